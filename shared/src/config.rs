@@ -1,0 +1,267 @@
+//! The one file that reads the environment.
+
+use std::{env, error::Error, path::PathBuf, str::FromStr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::secrets::{SecretError, SecretSource};
+
+/// The largest request body that arrives: Lambda refuses synchronous payloads above 6 MiB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// Within API Gateway's 30 s, with room to answer.
+const REQUEST_TIMEOUT_MS: u64 = 28_000;
+
+/// Everything that the environment decides. Secrets are resolved, and can not be printed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// PostgreSQL.
+    pub database: DatabaseConfig,
+    /// Qdrant.
+    pub qdrant: QdrantConfig,
+    /// What turns text into vectors.
+    pub embedding: EmbeddingConfig,
+    /// Access tokens.
+    pub tokens: TokenConfig,
+    /// Limits on requests.
+    pub limits: Limits,
+}
+
+/// Where PostgreSQL is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database?sslmode=...`
+    pub url: SecretString,
+    /// Certificate authorities beside the public ones, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Connections of one container.
+    pub pool_max: usize,
+    /// How long a request waits for a free connection.
+    pub wait_timeout: Duration,
+    /// How long a new connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole transaction may take.
+    pub transaction_timeout: Duration,
+}
+
+/// Where Qdrant is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct QdrantConfig {
+    /// The gRPC endpoint: `http://host:6334`.
+    pub url: String,
+    /// Sent with every request.
+    pub api_key: Option<SecretString>,
+    /// Begins the names of all collections and aliases, so that installations can share a server.
+    pub prefix: String,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// What turns text into vectors.
+#[derive(Clone, Debug)]
+pub enum EmbeddingConfig {
+    /// all-MiniLM-L6-v2 in this process.
+    MiniLm {
+        /// The folder that holds the model and its vocabulary.
+        dir: PathBuf,
+        /// Inferences at the same time.
+        threads: usize,
+    },
+    /// An OpenAI-compatible HTTP endpoint.
+    Http {
+        /// `POST {base_url}/embeddings`.
+        base_url: String,
+        /// The model's name, as the endpoint knows it.
+        model: String,
+        /// The dimension of its vectors.
+        dimension: usize,
+        /// Sent as bearer token.
+        api_key: Option<SecretString>,
+    },
+}
+
+/// How access tokens are issued and checked.
+#[derive(Clone, Debug)]
+pub struct TokenConfig {
+    /// `iss`: the URL under which `/.well-known/` is found.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// How long an access token lives.
+    pub access_ttl: Duration,
+    /// The public keys, as a JSON Web Key Set (RFC 7517). All functions need them.
+    pub jwks: String,
+    /// The private signing key, as PEM. Only `auth` may have it.
+    pub signing_key: Option<SecretString>,
+}
+
+/// Limits on requests.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// How long a request may take where the runtime gives no deadline of its own.
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body_bytes_max: BODY_BYTES_MAX, request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS) }
+    }
+}
+
+impl DatabaseConfig {
+    /// The defaults for a database under `url`.
+    #[must_use]
+    pub fn at(url: SecretString) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            pool_max: 8,
+            wait_timeout: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(3),
+            transaction_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl QdrantConfig {
+    /// The defaults for a server at `url`.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), api_key: None, prefix: "lockstep".to_owned(), timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Config {
+    /// Reads the environment; secrets come from it, from files, or from `secrets`.
+    ///
+    /// A secret `NAME` is given as `NAME` (the value itself), `NAME_FILE` (a file that holds it) or `NAME_ARN`
+    /// (an entry of Secrets Manager), in this order.
+    ///
+    /// # Errors
+    /// When a variable that is needed is missing, or one has a value that it does not take.
+    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+        let mut database = DatabaseConfig::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
+        database.ca_file = parsed("DATABASE_CA_FILE")?;
+        database.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(database.pool_max);
+        let mut qdrant = QdrantConfig::at(required("QDRANT_URL", text("QDRANT_URL")?)?);
+        qdrant.api_key = secret("QDRANT_API_KEY", secrets).await?;
+        qdrant.prefix = text("QDRANT_PREFIX")?.unwrap_or(qdrant.prefix);
+        let defaults = Limits::default();
+        Ok(Self {
+            database,
+            qdrant,
+            embedding: EmbeddingConfig::from_env(secrets).await?,
+            tokens: TokenConfig::from_env(secrets).await?,
+            limits: Limits {
+                body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
+                request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),
+            },
+        })
+    }
+}
+
+impl EmbeddingConfig {
+    async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+        if let Some(base_url) = text("EMBEDDING_URL")? {
+            return Ok(Self::Http {
+                base_url,
+                model: required("EMBEDDING_MODEL", text("EMBEDDING_MODEL")?)?,
+                dimension: required("EMBEDDING_DIMENSION", parsed("EMBEDDING_DIMENSION")?)?,
+                api_key: secret("EMBEDDING_API_KEY", secrets).await?,
+            });
+        }
+        let threads = match parsed("EMBEDDING_THREADS")? {
+            Some(threads) => threads,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
+    }
+}
+
+impl TokenConfig {
+    async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+        let jwks = required("TOKEN_JWKS", secret("TOKEN_JWKS", secrets).await?)?;
+        Ok(Self {
+            issuer: required("TOKEN_ISSUER", text("TOKEN_ISSUER")?)?,
+            audience: text("TOKEN_AUDIENCE")?.unwrap_or_else(|| "lockstep".to_owned()),
+            // Short, because an access token can not be called back.
+            access_ttl: Duration::from_secs(parsed("TOKEN_ACCESS_TTL_S")?.unwrap_or(15 * 60)),
+            jwks: jwks.expose_secret().to_owned(),
+            signing_key: secret("TOKEN_SIGNING_KEY", secrets).await?,
+        })
+    }
+}
+
+/// A configuration that does not hold; names the variable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is needed and not set.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// It has a value that it does not take. The value itself is not shown: it may be secret.
+    #[error("{name} has a value that it does not take")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The secret could not be read.
+    #[error("the secret {name} could not be read")]
+    Secret {
+        /// The variable.
+        name: &'static str,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
+}
+
+impl ConfigError {
+    /// `name` has a value that it does not take.
+    pub fn invalid(name: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Invalid { name, source: source.into() }
+    }
+}
+
+fn required<T>(name: &'static str, value: Option<T>) -> Result<T, ConfigError> {
+    value.ok_or(ConfigError::Missing(name))
+}
+
+/// A variable that is set to nothing counts as not set: templates can not leave one out.
+fn text(name: &'static str) -> Result<Option<String>, ConfigError> {
+    match env::var(name) {
+        Ok(value) if value.is_empty() => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(error @ env::VarError::NotUnicode(_)) => Err(ConfigError::invalid(name, error.to_string())),
+    }
+}
+
+fn parsed<T>(name: &'static str) -> Result<Option<T>, ConfigError>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
+{
+    text(name)?.map(|value| value.parse().map_err(|error: T::Err| ConfigError::invalid(name, error))).transpose()
+}
+
+async fn secret(name: &'static str, secrets: &dyn SecretSource) -> Result<Option<SecretString>, ConfigError> {
+    if let Some(value) = text(name)? {
+        return Ok(Some(value.into()));
+    }
+    let variable = |suffix: &str| match env::var(format!("{name}{suffix}")) {
+        Ok(value) if !value.is_empty() => Some(value),
+        _ => None,
+    };
+    if let Some(file) = variable("_FILE") {
+        let value = std::fs::read_to_string(file).map_err(|error| ConfigError::invalid(name, error))?;
+        return Ok(Some(value.trim_end().into()));
+    }
+    match variable("_ARN") {
+        Some(arn) => secrets.get(&arn).await.map(Some).map_err(|source| ConfigError::Secret { name, source }),
+        None => Ok(None),
+    }
+}

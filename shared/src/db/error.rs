@@ -1,0 +1,125 @@
+//! PostgreSQL's errors, by what a caller can do about them.
+
+use std::time::Duration;
+
+use deadpool_postgres::{PoolError, TimeoutType};
+use tokio_postgres::error::SqlState;
+
+use crate::problem::Problem;
+
+/// What went wrong at PostgreSQL.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// All connections are in use, and none came free in time.
+    #[error("no connection came free in time")]
+    PoolExhausted,
+    /// The server can not be reached, or refuses connections.
+    #[error("PostgreSQL can not be reached")]
+    Unavailable(#[source] PoolError),
+    /// The connection broke before COMMIT was sent: nothing was done.
+    #[error("the connection to PostgreSQL broke")]
+    ConnectionLost(#[source] tokio_postgres::Error),
+    /// The transaction conflicted with another, and was rolled back.
+    #[error("the transaction conflicted with another")]
+    Conflict(#[source] tokio_postgres::Error),
+    /// The connection broke after COMMIT was sent: it may have been done or not.
+    #[error("the connection broke at COMMIT")]
+    CommitUnknown(#[source] tokio_postgres::Error),
+    /// It took longer than a transaction may.
+    #[error("the transaction took too long")]
+    Timeout,
+    /// A statement changed another number of rows than it must.
+    #[error("{statement} changed {rows} rows")]
+    RowCount {
+        /// The statement's name.
+        statement: &'static str,
+        /// The rows that it changed.
+        rows: u64,
+    },
+    /// Everything else: a constraint, a type, a defect.
+    #[error("PostgreSQL refused a statement")]
+    Statement(#[source] tokio_postgres::Error),
+}
+
+impl DbError {
+    /// Whether the transaction is known to have left no trace, and may simply be run again.
+    #[must_use]
+    pub fn nothing_was_done(&self) -> bool {
+        match self {
+            Self::ConnectionLost(_) | Self::Conflict(_) => true,
+            Self::PoolExhausted
+            | Self::Unavailable(_)
+            | Self::CommitUnknown(_)
+            | Self::Timeout
+            | Self::RowCount { .. }
+            | Self::Statement(_) => false,
+        }
+    }
+
+    /// The error of a COMMIT. PostgreSQL's own refusal means that it was rolled back; a broken connection
+    /// leaves it open.
+    pub(super) fn from_commit(error: tokio_postgres::Error) -> Self {
+        match Self::from(error) {
+            Self::ConnectionLost(error) => Self::CommitUnknown(error),
+            other => other,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for DbError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(code) = error.code() else {
+            // No SQLSTATE: the transport's error, or a value of ours that could not be converted.
+            let transport = error.is_closed()
+                || std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
+            return if transport { Self::ConnectionLost(error) } else { Self::Statement(error) };
+        };
+        match code {
+            code if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
+                Self::Conflict(error)
+            }
+            // The server ends our session: shutdown, crash of a neighbour, or an idle transaction.
+            code if [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code) =>
+            {
+                Self::ConnectionLost(error)
+            }
+            code if *code == SqlState::QUERY_CANCELED => Self::Timeout,
+            _ => Self::Statement(error),
+        }
+    }
+}
+
+impl From<PoolError> for DbError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Timeout(TimeoutType::Wait) => Self::PoolExhausted,
+            error => Self::Unavailable(error),
+        }
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match &error {
+            DbError::PoolExhausted
+            | DbError::Unavailable(_)
+            | DbError::ConnectionLost(_)
+            | DbError::Conflict(_)
+            | DbError::CommitUnknown(_)
+            | DbError::Timeout => Self::unavailable("postgresql", Duration::from_secs(1), error),
+            DbError::RowCount { .. } | DbError::Statement(_) => Self::internal(error),
+        }
+    }
+}
+
+/// The name of the constraint that a statement violated, to be given its meaning where the query stands.
+#[must_use]
+pub fn constraint(error: &tokio_postgres::Error) -> Option<&str> {
+    error.as_db_error().and_then(tokio_postgres::error::DbError::constraint)
+}

@@ -1,0 +1,52 @@
+//! The schema's migrations: plain SQL in `migrations/`, applied in order, each once.
+
+use refinery::Target;
+use secrecy::ExposeSecret;
+
+use crate::config::{ConfigError, DatabaseConfig};
+
+mod embedded {
+    #![allow(missing_docs, reason = "generated")]
+    refinery::embed_migrations!("../migrations");
+}
+
+/// Any number, as long as it is this one everywhere: whoever migrates holds the advisory lock of this key.
+const LOCK_KEY: i64 = 0x4c6f_636b_7374_6570;
+
+/// Why the schema could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// The configuration does not hold.
+    #[error("the database's configuration does not hold")]
+    Config(#[from] ConfigError),
+    /// PostgreSQL can not be reached, or the lock can not be had.
+    #[error("PostgreSQL can not be reached")]
+    Connect(#[from] tokio_postgres::Error),
+    /// A migration failed, or a file that was applied has changed since.
+    #[error("a migration failed, or an applied file has changed or is missing")]
+    Migrate(#[from] refinery::Error),
+}
+
+/// Applies what is missing and returns how many migrations that were. Safe to run again and from several processes at
+/// once: the others wait. A file that was applied and has changed since, or is missing, is refused.
+///
+/// # Errors
+/// See [`MigrationError`].
+pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
+    let pg: tokio_postgres::Config =
+        config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
+    let (mut client, connection) = pg.connect(super::tls::connector(config.ca_file.as_deref())?).await?;
+    let connection = tokio::spawn(connection);
+    // Held by the session: it goes when the connection does, so a killed migration leaves no lock behind.
+    client.execute_typed("SELECT pg_advisory_lock($1)", &[(&LOCK_KEY, tokio_postgres::types::Type::INT8)]).await?;
+    let report = embedded::migrations::runner()
+        .set_target(Target::Latest)
+        .set_abort_divergent(true)
+        .set_abort_missing(true)
+        .run_async(&mut client)
+        .await?;
+    drop(client);
+    // Ends once the client is gone; its own error would only repeat what the statements have said.
+    connection.await.ok();
+    Ok(report.applied_migrations().len())
+}

@@ -1,0 +1,131 @@
+//! The one door to PostgreSQL: a pool for each container, named transactions, unnamed statements.
+//!
+//! Statements are sent with `query_typed` / `execute_typed`: unnamed, one round trip, and they do not pin a
+//! session of RDS Proxy, as named prepared statements do
+//! (<https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-pinning.html>). Every statement begins with a
+//! comment that names it, so that it is found again in PostgreSQL's log and statistics.
+
+mod error;
+pub mod migrations;
+mod tls;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use secrecy::ExposeSecret;
+use tokio_postgres::Transaction;
+
+pub use self::error::{DbError, constraint};
+use crate::config::{ConfigError, DatabaseConfig};
+
+/// Attempts of one transaction, the first included. Conflicts between a few short transactions resolve at once;
+/// more attempts would only hide a design that fights itself.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The first pause between attempts; doubled each time, with full jitter.
+const BACKOFF_MS: u64 = 10;
+
+/// A pool of connections to PostgreSQL. Cheap to clone; connects when first used.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: Pool,
+    transaction_timeout: Duration,
+}
+
+impl Db {
+    /// A pool that will connect when first used.
+    ///
+    /// # Errors
+    /// When the URL or the certificate authority's file can not be read.
+    pub fn new(config: &DatabaseConfig) -> Result<Self, ConfigError> {
+        let mut pg: tokio_postgres::Config =
+            config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
+        pg.application_name("lockstep").connect_timeout(config.connect_timeout);
+        // A statement that outlives its caller would hold locks that the next attempt needs. Sent with the start-up
+        // message: a SET would cost a round trip, and pin a session of RDS Proxy.
+        let timeout_ms = config.transaction_timeout.as_millis();
+        let options = format!(
+            "{} -c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}",
+            pg.get_options().unwrap_or_default()
+        );
+        pg.options(options.trim());
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(pg, tls::connector(config.ca_file.as_deref())?, recycling);
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(config.wait_timeout))
+            .create_timeout(Some(config.connect_timeout))
+            .build()
+            .map_err(|source| ConfigError::invalid("DATABASE_POOL_MAX", source))?;
+        Ok(Self { pool, transaction_timeout: config.transaction_timeout })
+    }
+
+    /// Runs `work` in a transaction and commits it. `name` stands in the log.
+    ///
+    /// Tried again, with jitter, when PostgreSQL says that it conflicted with another (SQLSTATE 40001, 40P01), and when
+    /// the connection broke before COMMIT was sent: then nothing was done. When it breaks after that, nobody can
+    /// know: [`DbError::CommitUnknown`]. So `work` must be safe to run again; it makes no other remote call.
+    ///
+    /// # Errors
+    /// What `work` returns, and [`DbError`] turned into its type.
+    pub async fn transaction<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: From<DbError> + AsDbError,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let mut attempt = 1;
+        loop {
+            let error = match tokio::time::timeout(self.transaction_timeout, self.attempt(&work)).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(DbError::Timeout.into()),
+            };
+            let again = error.as_db_error().is_some_and(DbError::nothing_was_done);
+            if !again || attempt >= ATTEMPTS_MAX {
+                return Err(error);
+            }
+            tracing::warn!(db.transaction = name, db.attempt = attempt, error = %error.as_db_error().map_or_else(String::new, |e| crate::problem::Causes(e).to_string()), "transaction tried again");
+            crate::deadline::backoff(BACKOFF_MS, attempt).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt<T, E, F>(&self, work: &F) -> Result<T, E>
+    where
+        E: From<DbError>,
+        F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
+    {
+        let mut client = self.connection().await?;
+        let transaction = client.transaction().await.map_err(|error| self.connection_broke(error))?;
+        let value = work(&transaction).await?;
+        transaction.commit().await.map_err(DbError::from_commit)?;
+        Ok(value)
+    }
+
+    /// A connection breaks for all at once when the server restarts or the container was frozen: the others that
+    /// lie in the pool are as dead, and each would cost an attempt.
+    fn connection_broke(&self, error: tokio_postgres::Error) -> DbError {
+        let error = DbError::from(error);
+        if error.nothing_was_done() {
+            self.pool.retain(|_, _| false);
+        }
+        error
+    }
+
+    async fn connection(&self) -> Result<Object, DbError> {
+        self.pool.get().await.map_err(DbError::from)
+    }
+}
+
+/// An error that may hold a [`DbError`], so that [`Db::transaction`] sees whether another attempt is safe.
+pub trait AsDbError {
+    /// The database's error in it, if that is what it is.
+    fn as_db_error(&self) -> Option<&DbError>;
+}
+
+impl AsDbError for DbError {
+    fn as_db_error(&self) -> Option<&DbError> {
+        Some(self)
+    }
+}

@@ -1,0 +1,65 @@
+//! The moment by which an invocation must have answered.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The moment by which an invocation must have answered. Every remote call is bounded by it.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// A deadline `duration` from now.
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        Self(Instant::now() + duration)
+    }
+
+    /// The time left; zero when it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// The earlier of this deadline and one `duration` from now: for one call among several.
+    #[must_use]
+    pub fn at_most(self, duration: Duration) -> Self {
+        self.min(Self::after(duration))
+    }
+
+    /// This deadline, `margin` earlier: for work after which something must still be written down.
+    #[must_use]
+    pub fn minus(self, margin: Duration) -> Self {
+        Self(self.0.checked_sub(margin).unwrap_or(self.0))
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The moment itself, for `tokio::time::timeout_at`.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// The longest pause between two attempts.
+const BACKOFF_MS_MAX: u64 = 2_000;
+
+/// Pauses before attempt `attempt + 1`: a random part ("full jitter") of `base_ms` doubled with each attempt.
+/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+pub async fn backoff(base_ms: u64, attempt: u32) {
+    tokio::time::sleep(backoff_pause(base_ms, attempt)).await;
+}
+
+/// The pause that [`backoff`] takes.
+#[must_use]
+pub fn backoff_pause(base_ms: u64, attempt: u32) -> Duration {
+    let cap_ms = base_ms.saturating_mul(1 << attempt.saturating_sub(1).min(16)).clamp(1, BACKOFF_MS_MAX);
+    // The low 64 bits of a UUIDv4 are random enough to spread retries, and need no further crate.
+    let random = uuid::Uuid::new_v4().as_u64_pair().1;
+    Duration::from_millis(random % (cap_ms + 1))
+}

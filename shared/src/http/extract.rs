@@ -1,0 +1,215 @@
+//! Extractors that refuse with a problem, and say what is wrong.
+
+use std::str::FromStr;
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    App,
+    deadline::Deadline,
+    domain::UserId,
+    problem::{Code, Problem},
+};
+
+/// How many bodies' worth of a body that is too large is read and thrown away, so that a client that only reads after it
+/// has written gets its 413 instead of a broken connection.
+const DRAIN_FACTOR: usize = 8;
+
+/// The request's id and deadline.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Stands in the log and in problems.
+    pub request_id: String,
+    /// When the answer must be there.
+    pub deadline: Deadline,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Invocation {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().ok_or_else(|| Problem::internal(NotFinished))
+    }
+}
+
+/// A router that [`super::finish`] has not finished.
+#[derive(Debug, thiserror::Error)]
+#[error("the router lacks the invocation layer")]
+struct NotFinished;
+
+/// The caller, by the access token in `Authorization: Bearer`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Principal {
+    /// The account.
+    pub user: UserId,
+}
+
+impl FromRequestParts<App> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let refuse = || Problem::new(Code::Unauthenticated, "Send a valid access token: `Authorization: Bearer ...`.");
+        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or_else(refuse)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(refuse());
+        }
+        let claims = app.verifier.verify(token.trim()).map_err(|error| refuse().caused_by(error))?;
+        Ok(Self { user: claims.sub })
+    }
+}
+
+/// The whole body, up to the limit.
+#[derive(Clone, Debug)]
+pub struct Body(pub Bytes);
+
+impl FromRequest<App> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let limit = app.config.limits.body_bytes_max;
+        let mut stream = request.into_body().into_data_stream();
+        let (mut body, mut seen) = (BytesMut::new(), 0);
+        while let Some(part) = stream.next().await {
+            let part = part.map_err(|error| {
+                Problem::new(Code::InvalidRequest, "The body broke off before its end.").caused_by(error)
+            })?;
+            seen += part.len();
+            if seen <= limit {
+                body.extend_from_slice(&part);
+            } else if seen > limit.saturating_mul(DRAIN_FACTOR) {
+                break;
+            }
+        }
+        if seen > limit {
+            let detail = format!("A request body may have up to {limit} bytes.");
+            return Err(Problem::new(Code::TooLarge, detail).with("limit_bytes", limit));
+        }
+        Ok(Self(body.freeze()))
+    }
+}
+
+/// JSON: in a request strictly by its type, in a response as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> Json<T> {
+    /// Reads `body`; unknown fields and wrong values are refused by name.
+    ///
+    /// # Errors
+    /// A problem that names the field.
+    pub fn parse(body: &[u8]) -> Result<T, Problem> {
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.into_inner();
+            match inner.classify() {
+                serde_json::error::Category::Data => data_problem(&path, &inner.to_string()),
+                serde_json::error::Category::Io
+                | serde_json::error::Category::Syntax
+                | serde_json::error::Category::Eof => {
+                    Problem::new(Code::InvalidRequest, format!("The body is not JSON: {inner}."))
+                }
+            }
+        })?;
+        deserializer
+            .end()
+            .map_err(|error| Problem::new(Code::InvalidRequest, format!("The body is not one JSON value: {error}.")))?;
+        Ok(value)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        match media_type(request.headers()).as_deref() {
+            Some("application/json") => {}
+            other => return Err(unsupported_media_type(other, &["application/json"])),
+        }
+        let Body(body) = Body::from_request(request, app).await?;
+        Self::parse(&body).map(Self)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => (StatusCode::OK, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
+                .into_response(),
+            Err(error) => Problem::internal(error).into_response(),
+        }
+    }
+}
+
+/// The query string, strictly by its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        serde_urlencoded::from_str(query).map(Self).map_err(|error| data_problem("", &error.to_string()))
+    }
+}
+
+/// The id in a route with one parameter. What is not an id names nothing: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct PathId<T>(pub T);
+
+impl<T: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathId<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let not_found = || Problem::not_found("thing");
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
+        text.parse().map(Self).map_err(|_| not_found())
+    }
+}
+
+/// The media type of a request's body in lower case, without its parameters.
+#[must_use]
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// 415 with the list of what is taken.
+#[must_use]
+pub fn unsupported_media_type(got: Option<&str>, supported: &[&str]) -> Problem {
+    let got = got.map_or_else(|| "no media type".to_owned(), |got| format!("`{got}`"));
+    let detail = format!("The body has {got}; supported: {}.", supported.join(", "));
+    Problem::new(Code::UnsupportedMediaType, detail).with("supported", supported.to_vec())
+}
+
+/// Serde says "unknown field `x`, expected one of ..." in words only.
+fn data_problem(path: &str, message: &str) -> Problem {
+    let message = message.split(" at line ").next().unwrap_or(message);
+    let place = if path.is_empty() || path == "." { String::new() } else { format!(" (at `{path}`)") };
+    match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        Some((field, _)) => {
+            Problem::new(Code::UnknownField, format!("{}{place}.", capitalise(message))).with("field", field)
+        }
+        None => {
+            let field = match message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+                Some((field, _)) => field,
+                None => path,
+            };
+            Problem::new(Code::InvalidField, format!("{}{place}.", capitalise(message))).with("field", field)
+        }
+    }
+}
+
+fn capitalise(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

@@ -1,0 +1,97 @@
+//! What all routers share: the request's id and deadline, problems, strict extractors, the caller.
+
+mod extract;
+
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use http::{HeaderName, HeaderValue};
+use lambda_http::{RequestExt, request::RequestContext};
+
+pub use self::extract::{Body, Invocation, Json, Params, PathId, Principal, media_type, unsupported_media_type};
+use crate::{
+    App,
+    deadline::Deadline,
+    problem::{Code, Problem},
+};
+
+/// Carries the request's id: in the answer always, in the request where a gateway has set it.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What is kept of an invocation's time to write the answer.
+const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// Makes a function's routes a service: adds what all functions share.
+pub fn finish(routes: Router<App>, app: App) -> Router {
+    routes
+        .fallback(async || Problem::not_found("route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "See the API's contract for the methods of this route.")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), invocation))
+        .with_state(app)
+}
+
+/// Gives each request its id and deadline, turns problems and panics into answers, and logs one line.
+async fn invocation(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    let deadline = Deadline::after(time_left(&request).unwrap_or(app.config.limits.request_timeout));
+    request.extensions_mut().insert(Invocation { request_id: id.clone(), deadline });
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout_at(deadline.instant(), answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Problem::internal(Panicked).into_response(),
+        Err(_) => Problem::new(Code::DeadlineExceeded, "The request did not end within its time.")
+            .retry_after(Duration::from_secs(1))
+            .into_response(),
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = problem.respond(&id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    tracing::info!(
+        request.id = id,
+        http.method = %method,
+        http.route = route,
+        http.status = response.status().as_u16(),
+        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "request"
+    );
+    response
+}
+
+/// A handler panicked. What it said is on standard error already, by the panic hook.
+#[derive(Debug, thiserror::Error)]
+#[error("the handler panicked")]
+struct Panicked;
+
+/// The gateway's id for the request, or one of our own.
+fn request_id(request: &Request) -> String {
+    let gateway = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
+        Some(RequestContext::ApiGatewayV1(context)) => context.request_id.clone(),
+        _ => None,
+    };
+    gateway.unwrap_or_else(|| uuid::Uuid::now_v7().to_string())
+}
+
+/// The invocation's remaining time, where Lambda says it.
+fn time_left(request: &Request) -> Option<Duration> {
+    let ends = UNIX_EPOCH + Duration::from_millis(request.lambda_context_ref()?.deadline);
+    Some(ends.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(ANSWER_MARGIN))
+}

@@ -1,0 +1,69 @@
+//! Who may do what in which knowledge base.
+
+use tokio_postgres::{Transaction, types::Type};
+
+use crate::{
+    db::DbError,
+    domain::{DisplayName, KnowledgeBaseId, Role, UserId},
+};
+
+/// Inserts the knowledge base that a user gets at registration, with the user as its owner.
+///
+/// # Errors
+/// When PostgreSQL does not take it.
+pub async fn insert_personal(
+    tx: &Transaction<'_>,
+    user: UserId,
+    name: &DisplayName,
+) -> Result<KnowledgeBaseId, DbError> {
+    let id = KnowledgeBaseId::draw();
+    tx.execute_typed(
+        "-- knowledge_bases::insert_personal
+        WITH knowledge_base AS (
+            INSERT INTO knowledge_bases (id, name, personal_user_id) VALUES ($1, $2, $3)
+        )
+        INSERT INTO knowledge_base_members (knowledge_base_id, user_id, role) VALUES ($1, $3, $4)",
+        &[
+            (&id.0, Type::UUID),
+            (&name.as_str(), Type::TEXT),
+            (&user.0, Type::UUID),
+            (&Role::Owner.as_str(), Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(id)
+}
+
+/// A knowledge base in which a user has a role.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Membership {
+    /// The knowledge base.
+    pub id: KnowledgeBaseId,
+    /// What the user may do there.
+    pub role: Role,
+    /// Whether it is the one that the user got at registration.
+    pub personal: bool,
+}
+
+/// All knowledge bases of a user, in the order of their ids; none for an account that does not exist.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn list_memberships(tx: &Transaction<'_>, user: UserId) -> Result<Vec<Membership>, DbError> {
+    let rows = tx
+        .query_typed(
+            "-- knowledge_bases::list_memberships
+            SELECT kb.id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
+            FROM knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id
+            WHERE m.user_id = $1 ORDER BY kb.id",
+            &[(&user.0, Type::UUID)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            // The table's check admits only the words that `Role` has; an unknown one gets the least.
+            let role = row.try_get::<_, &str>("role")?.parse().unwrap_or(Role::Viewer);
+            Ok(Membership { id: KnowledgeBaseId(row.try_get("id")?), role, personal: row.try_get("personal")? })
+        })
+        .collect()
+}

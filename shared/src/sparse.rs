@@ -1,0 +1,107 @@
+//! The lexical leg: BM25 term weights as sparse vectors.
+//!
+//! Qdrant multiplies by the inverse document frequency itself (`modifier: idf`), so a passage carries BM25's term
+//! frequency part and a query carries ones. Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
+
+use std::collections::BTreeMap;
+
+use rust_stemmers::{Algorithm, Stemmer};
+
+/// How soon repetitions of a term stop to count.
+const K1: f32 = 1.2;
+
+/// How much a long passage is held against its terms.
+const B: f32 = 0.75;
+
+/// The length, in terms, that counts as average: a full chunk of English prose less its stop words. A constant, so
+/// that a passage's weights never depend on what else is indexed.
+const TERMS_AVERAGE: f32 = 100.0;
+
+/// English function words, which say nothing about a passage (the list of Lucene's `EnglishAnalyzer` and question words).
+const STOP_WORDS: &[&str] = &[
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "did", "do", "does", "for", "from", "had", "has", "have",
+    "how", "if", "in", "into", "is", "it", "its", "no", "not", "of", "on", "or", "such", "that", "the", "their",
+    "then", "there", "these", "they", "this", "to", "was", "were", "what", "when", "where", "which", "who", "whom",
+    "why", "will", "with",
+];
+
+/// A sparse vector: term ids, ascending and unique, and their weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SparseVector {
+    /// Ascending, unique.
+    pub indices: Vec<u32>,
+    /// One for each index.
+    pub values: Vec<f32>,
+}
+
+/// The term weights of a passage.
+#[must_use]
+pub fn passage(text: &str) -> SparseVector {
+    let mut frequencies = BTreeMap::<u32, f32>::new();
+    let mut length = 0.0_f32;
+    for term in terms(text) {
+        *frequencies.entry(term).or_default() += 1.0;
+        length += 1.0;
+    }
+    let norm = K1 * (1.0 - B + B * length / TERMS_AVERAGE);
+    frequencies.into_iter().map(|(term, tf)| (term, tf * (K1 + 1.0) / (tf + norm))).collect()
+}
+
+/// The terms of a query, each with weight one; empty when it has none but stop words.
+#[must_use]
+pub fn query(text: &str) -> SparseVector {
+    terms(text).map(|term| (term, 1.0)).collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+impl FromIterator<(u32, f32)> for SparseVector {
+    fn from_iter<I: IntoIterator<Item = (u32, f32)>>(pairs: I) -> Self {
+        let (indices, values) = pairs.into_iter().unzip();
+        Self { indices, values }
+    }
+}
+
+/// The stemmed words of a text, as 32-bit ids.
+fn terms(text: &str) -> impl Iterator<Item = u32> {
+    let stemmer = Stemmer::create(Algorithm::English);
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err())
+        .map(move |word| term_id(&stemmer.stem(&word)))
+}
+
+/// FNV-1a, 32 bits: stable over versions and machines, which the index needs. Two of 100,000 words share an id with a
+/// probability that does not show in rankings.
+fn term_id(term: &str) -> u32 {
+    term.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_words_are_sorted_for_the_binary_search() {
+        assert!(STOP_WORDS.is_sorted());
+    }
+
+    #[test]
+    fn inflected_forms_meet_and_stop_words_go() {
+        assert_eq!(query("The connections"), query("connected to"));
+        assert_eq!(query("what is the"), SparseVector::default());
+    }
+
+    #[test]
+    fn a_repeated_term_weighs_more_but_not_twice_as_much() {
+        let weight = |text| passage(text).values[0];
+        let (once, twice) = (weight("lease"), weight("lease lease"));
+        assert!(once < twice && twice < 2.0 * once, "{once} {twice}");
+    }
+
+    #[test]
+    fn indices_are_ascending_and_unique() {
+        let vector = passage("b a c a b a, ünïcode 東京 42");
+        assert!(vector.indices.is_sorted_by(|a, b| a < b), "{vector:?}");
+        assert_eq!(vector.indices.len(), vector.values.len());
+    }
+}

@@ -1,0 +1,107 @@
+//! Access tokens, as every function checks them. Only `auth` issues them.
+//!
+//! JWT with RS256 alone: API Gateway's HTTP API authorizer takes RSA only, and one algorithm leaves nothing to
+//! confuse (RFC 8725, section 3.1).
+
+use std::{collections::HashMap, fmt};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::{ConfigError, TokenConfig},
+    domain::UserId,
+};
+
+/// The `typ` of an access token, so that no other kind of JWT passes for one (RFC 9068, section 2.1).
+pub const TYP: &str = "at+jwt";
+
+/// Longer tokens are not looked at: ours have about 700 bytes.
+const BYTES_MAX: usize = 4_096;
+
+/// Clocks of issuer and checker may differ by this much.
+const LEEWAY_S: u64 = 5;
+
+/// What an access token says.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Claims {
+    /// The issuer.
+    pub iss: String,
+    /// Whom it is for.
+    pub aud: String,
+    /// The account.
+    pub sub: UserId,
+    /// Issued at, seconds since 1970.
+    pub iat: u64,
+    /// Not before, seconds since 1970.
+    pub nbf: u64,
+    /// Expires, seconds since 1970.
+    pub exp: u64,
+    /// The token's own id.
+    pub jti: uuid::Uuid,
+}
+
+/// Checks access tokens against the public keys.
+#[derive(Clone)]
+pub struct Verifier {
+    keys: HashMap<String, DecodingKey>,
+    validation: Validation,
+}
+
+/// A token that does not hold. Deliberately without a reason for the client: it would help only an attacker.
+#[derive(Debug, thiserror::Error)]
+#[error("the access token does not hold: {0}")]
+pub struct InvalidToken(&'static str);
+
+impl Verifier {
+    /// A verifier for the key set in `config`.
+    ///
+    /// # Errors
+    /// When the key set can not be read, or a key in it is not an RSA key with a `kid`.
+    pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
+        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| ConfigError::invalid("TOKEN_JWKS", source);
+        let set: JwkSet = serde_json::from_str(&config.jwks).map_err(|error| invalid(error.into()))?;
+        let mut keys = HashMap::new();
+        for jwk in &set.keys {
+            let kid = jwk.common.key_id.clone().ok_or_else(|| invalid("a key has no `kid`".into()))?;
+            keys.insert(kid, DecodingKey::from_jwk(jwk).map_err(|error| invalid(error.into()))?);
+        }
+        if keys.is_empty() {
+            return Err(invalid("the key set is empty".into()));
+        }
+        let mut validation = Validation::new(Algorithm::RS256);
+        validation.set_issuer(&[&config.issuer]);
+        validation.set_audience(&[&config.audience]);
+        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = LEEWAY_S;
+        Ok(Self { keys, validation })
+    }
+
+    /// What a valid token says.
+    ///
+    /// The header chooses among our own keys by `kid` and nothing else: `jku`, `x5u` and `jwk` in it are not looked at,
+    /// and `alg` must be RS256 whatever the key.
+    ///
+    /// # Errors
+    /// When it is not one of ours, or not valid now.
+    pub fn verify(&self, token: &str) -> Result<Claims, InvalidToken> {
+        if token.len() > BYTES_MAX {
+            return Err(InvalidToken("too long"));
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken("no header"))?;
+        if header.typ.as_deref().is_none_or(|typ| !typ.eq_ignore_ascii_case(TYP)) {
+            return Err(InvalidToken("other type"));
+        }
+        let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(InvalidToken("unknown key"))?;
+        jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map(|token| token.claims)
+            .map_err(|_| InvalidToken("signature or claims"))
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("kids", &self.keys.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,303 @@
+//! Qdrant over gRPC. The only file that names `qdrant_client`.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use qdrant_client::{
+    Qdrant, QdrantError,
+    qdrant::{
+        Condition, CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
+        DeletePointsBuilder, Distance, FieldType, Filter, GetPointsBuilder, HnswConfigDiffBuilder,
+        KeywordIndexParamsBuilder, Modifier, NamedVectors, PointId, PointStruct, PointsIdsList, Query,
+        QueryBatchPointsBuilder, QueryPoints, QueryPointsBuilder, ScoredPoint, SparseVectorParamsBuilder,
+        SparseVectorsConfigBuilder, UpsertPointsBuilder, Vector, VectorInput, VectorParamsBuilder,
+        VectorsConfigBuilder, point_id::PointIdOptions,
+    },
+};
+use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
+
+use super::{Candidates, IndexError, Point, Scored, Search, VectorIndex};
+use crate::{
+    config::{ConfigError, QdrantConfig},
+    deadline::Deadline,
+    domain::ChunkId,
+    embed::Space,
+};
+
+/// The payload keys. There are no others.
+const KNOWLEDGE_BASE: &str = "kb";
+const DOCUMENT: &str = "doc";
+
+/// The vectors' names.
+const DENSE: &str = "dense";
+const SPARSE: &str = "bm25";
+
+/// Links of each node in the HNSW graph, in the whole and within each knowledge base (Qdrant's default for `m`).
+const HNSW_LINKS: u64 = 16;
+
+/// One space in Qdrant: a collection behind an alias. Connects when first used.
+pub struct QdrantIndex {
+    client: Qdrant,
+    alias: String,
+    dimension: u64,
+    timeout: Duration,
+    ensured: OnceCell<()>,
+}
+
+impl QdrantIndex {
+    /// The index of `space`.
+    ///
+    /// # Errors
+    /// When the URL can not be read.
+    pub fn new(config: &QdrantConfig, space: Space) -> Result<Self, ConfigError> {
+        let mut builder = Qdrant::from_url(&config.url)
+            .timeout(config.timeout)
+            .connect_timeout(config.timeout.min(Duration::from_secs(3)))
+            // The check would be a blocking request in the constructor, on every cold start.
+            .skip_compatibility_check();
+        if let Some(key) = &config.api_key {
+            builder = builder.api_key(key.expose_secret());
+        }
+        let client = builder.build().map_err(|error| ConfigError::invalid("QDRANT_URL", error))?;
+        Ok(Self {
+            client,
+            alias: format!("{}-{}", config.prefix, space.collection_name()),
+            dimension: space.dimension as u64,
+            timeout: config.timeout,
+            ensured: OnceCell::new(),
+        })
+    }
+
+    /// Runs one request within the deadline and Qdrant's own timeout.
+    async fn within<T>(
+        &self,
+        deadline: Deadline,
+        request: impl Future<Output = Result<T, QdrantError>>,
+    ) -> Result<T, IndexError> {
+        match tokio::time::timeout_at(deadline.at_most(self.timeout).instant(), request).await {
+            Ok(result) => result.map_err(IndexError::from),
+            Err(_) => Err(IndexError::Timeout),
+        }
+    }
+
+    /// Creates collection, payload indexes and alias. Every step is safe to repeat, and two containers that do
+    /// it at once end in the same place.
+    async fn create(&self) -> Result<(), QdrantError> {
+        let collection = format!("{}-v1", self.alias);
+        let mut vectors = VectorsConfigBuilder::default();
+        vectors.add_named_vector_params(DENSE, VectorParamsBuilder::new(self.dimension, Distance::Cosine));
+        let mut sparse = SparseVectorsConfigBuilder::default();
+        sparse.add_named_vector_params(SPARSE, SparseVectorParamsBuilder::default().modifier(Modifier::Idf));
+        let hnsw = HnswConfigDiffBuilder::default().m(HNSW_LINKS).payload_m(HNSW_LINKS);
+        already_there(
+            self.client
+                .create_collection(
+                    CreateCollectionBuilder::new(&collection)
+                        .vectors_config(vectors)
+                        .sparse_vectors_config(sparse)
+                        .hnsw_config(hnsw),
+                )
+                .await,
+        )?;
+        for (field, is_tenant) in [(KNOWLEDGE_BASE, true), (DOCUMENT, false)] {
+            self.client
+                .create_field_index(
+                    CreateFieldIndexCollectionBuilder::new(&collection, field, FieldType::Keyword)
+                        .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(is_tenant))
+                        .wait(true),
+                )
+                .await?;
+        }
+        // An alias that another container has just made points to the same collection.
+        self.client.create_alias(CreateAliasBuilder::new(&collection, &self.alias)).await?;
+        Ok(())
+    }
+
+    fn query(&self, search: &Search, query: Query, vector: &str) -> QueryPoints {
+        let mut conditions = vec![Condition::matches(
+            KNOWLEDGE_BASE,
+            search.knowledge_bases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )];
+        if let Some(documents) = &search.documents {
+            conditions
+                .push(Condition::matches(DOCUMENT, documents.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        }
+        let mut filter = Filter::must(conditions);
+        if !search.except.is_empty() {
+            filter.must_not.push(Condition::has_id(point_ids(&search.except)));
+        }
+        QueryPointsBuilder::new(&self.alias)
+            .query(query)
+            .using(vector)
+            .filter(filter)
+            .limit(search.limit as u64)
+            .with_payload(false)
+            .with_vectors(false)
+            .build()
+    }
+}
+
+#[async_trait]
+impl VectorIndex for QdrantIndex {
+    async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError> {
+        let ensure = async || match self.within(deadline, self.client.collection_info(&self.alias)).await {
+            Ok(_) => Ok(()),
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => self.within(deadline, self.create()).await,
+            Err(error) => Err(error),
+        };
+        self.ensured.get_or_try_init(ensure).await.copied()
+    }
+
+    async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
+        let points: Vec<PointStruct> = points.into_iter().map(point_struct).collect();
+        let request = UpsertPointsBuilder::new(&self.alias, points).wait(true);
+        self.within(deadline, self.client.upsert_points(request)).await.map(drop)
+    }
+
+    async fn delete(&self, ids: &[ChunkId], deadline: Deadline) -> Result<(), IndexError> {
+        let request = DeletePointsBuilder::new(&self.alias).points(PointsIdsList { ids: point_ids(ids) }).wait(true);
+        match self.within(deadline, self.client.delete_points(request)).await {
+            // No collection, no points: what was to be removed is not there.
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn count(&self, ids: &[ChunkId], deadline: Deadline) -> Result<usize, IndexError> {
+        let request =
+            CountPointsBuilder::new(&self.alias).filter(Filter::must([Condition::has_id(point_ids(ids))])).exact(true);
+        let answer = self.within(deadline, self.client.count(request)).await?;
+        Ok(answer.result.map_or(0, |result| usize::try_from(result.count).unwrap_or(usize::MAX)))
+    }
+
+    async fn present(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<ChunkId>, IndexError> {
+        let request = GetPointsBuilder::new(&self.alias, point_ids(ids)).with_payload(false).with_vectors(false);
+        let answer = self.within(deadline, self.client.get_points(request)).await?;
+        answer.result.into_iter().map(|point| chunk_id(point.id)).collect()
+    }
+
+    async fn search(&self, search: Search, deadline: Deadline) -> Result<Candidates, IndexError> {
+        let mut legs = Vec::new();
+        if let Some(dense) = &search.dense {
+            legs.push(self.query(&search, Query::new_nearest(dense.clone()), DENSE));
+        }
+        if let Some(sparse) = &search.sparse {
+            let input = VectorInput::new_sparse(sparse.indices.clone(), sparse.values.clone());
+            legs.push(self.query(&search, Query::new_nearest(input), SPARSE));
+        }
+        if legs.is_empty() || search.knowledge_bases.is_empty() || search.documents.as_ref().is_some_and(Vec::is_empty)
+        {
+            return Ok(Candidates::default());
+        }
+        let request = QueryBatchPointsBuilder::new(&self.alias, legs);
+        let answer = match self.within(deadline, self.client.query_batch(request)).await {
+            Ok(answer) => answer,
+            // Nothing was ever written to this space.
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => return Ok(Candidates::default()),
+            Err(error) => return Err(error),
+        };
+        let mut results = answer.result.into_iter().map(|batch| scored(batch.result));
+        let mut leg = |asked: bool| {
+            if asked {
+                results.next().unwrap_or_else(|| Err(bad_answer("fewer results than queries")))
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        Ok(Candidates { dense: leg(search.dense.is_some())?, sparse: leg(search.sparse.is_some())? })
+    }
+}
+
+impl std::fmt::Debug for QdrantIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QdrantIndex").field("alias", &self.alias).finish_non_exhaustive()
+    }
+}
+
+fn point_struct(point: Point) -> PointStruct {
+    let vectors = NamedVectors {
+        vectors: HashMap::from([
+            (DENSE.to_owned(), Vector::new_dense(point.dense)),
+            (SPARSE.to_owned(), Vector::new_sparse(point.sparse.indices, point.sparse.values)),
+        ]),
+    };
+    let payload: HashMap<String, qdrant_client::qdrant::Value> = HashMap::from([
+        (KNOWLEDGE_BASE.to_owned(), point.knowledge_base.to_string().into()),
+        (DOCUMENT.to_owned(), point.document.to_string().into()),
+    ]);
+    PointStruct::new(point.id.to_string(), vectors, payload)
+}
+
+fn point_ids(ids: &[ChunkId]) -> Vec<PointId> {
+    ids.iter().map(|id| PointId::from(id.to_string())).collect()
+}
+
+fn chunk_id(id: Option<PointId>) -> Result<ChunkId, IndexError> {
+    match id.and_then(|id| id.point_id_options) {
+        Some(PointIdOptions::Uuid(uuid)) => uuid.parse().map_err(|_| bad_answer("a point's id is not a UUID")),
+        Some(PointIdOptions::Num(_)) | None => Err(bad_answer("a point's id is not a UUID")),
+    }
+}
+
+fn scored(points: Vec<ScoredPoint>) -> Result<Vec<Scored>, IndexError> {
+    points.into_iter().map(|point| Ok(Scored { id: chunk_id(point.id)?, score: point.score })).collect()
+}
+
+fn bad_answer(what: &'static str) -> IndexError {
+    IndexError::Refused(what.into())
+}
+
+fn already_there<T>(result: Result<T, QdrantError>) -> Result<(), QdrantError> {
+    match result {
+        Err(QdrantError::ResponseError { status })
+            if status.code() == tonic::Code::AlreadyExists || status.message().contains("already exists") =>
+        {
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+fn is_not_found(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(QdrantError::ResponseError { status }) if status.code() == tonic::Code::NotFound
+    )
+}
+
+impl From<QdrantError> for IndexError {
+    fn from(error: QdrantError) -> Self {
+        use tonic::Code;
+        match &error {
+            QdrantError::ResourceExhaustedError { retry_after_seconds, .. } => {
+                Self::Throttled { retry_after: Duration::from_secs(*retry_after_seconds) }
+            }
+            QdrantError::ResponseError { status } => match status.code() {
+                Code::DeadlineExceeded => Self::Timeout,
+                Code::ResourceExhausted => Self::Throttled { retry_after: Duration::from_secs(1) },
+                Code::Cancelled
+                | Code::Unknown
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss => Self::Unavailable(error.into()),
+                Code::Ok
+                | Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Unauthenticated => Self::Refused(error.into()),
+            },
+            QdrantError::Io(_) => Self::Unavailable(error.into()),
+            QdrantError::ConversionError(_) | QdrantError::InvalidUri(_) | QdrantError::NoSnapshotFound(_) => {
+                Self::Refused(error.into())
+            }
+            #[allow(unreachable_patterns, reason = "other crates may switch features of qdrant-client on")]
+            _ => Self::Refused(error.into()),
+        }
+    }
+}
