@@ -17,8 +17,8 @@ pub fn id(id: Option<PointId>) -> Result<EdgeId, Status> {
         Some(PointIdOptions::Num(number)) => Ok(EdgeId::NumId(number)),
         Some(PointIdOptions::Uuid(text)) => Uuid::parse_str(&text)
             .map(EdgeId::Uuid)
-            .map_err(|_| errors::bad_input(format!("Unable to parse UUID: {text}"))),
-        None => Err(errors::bad_input("Empty ID is not allowed")),
+            .map_err(|_| Status::invalid_argument(format!("Unable to parse UUID: {text}"))),
+        None => Err(Status::invalid_argument("No ID options provided")),
     }
 }
 
