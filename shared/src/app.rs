@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, EmbeddingConfig},
     db::Db,
-    embed::{self, Embedder},
+    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm},
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
 };
@@ -32,7 +32,7 @@ impl App {
     /// # Errors
     /// When the configuration does not hold.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let embedder = embed::from_config(&config.embedding)?;
+        let embedder = embedder(&config.embedding)?;
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space().clone())?),
@@ -41,4 +41,15 @@ impl App {
             config: Arc::new(config),
         })
     }
+}
+
+fn embedder(config: &EmbeddingConfig) -> Result<Arc<dyn Embedder>, ConfigError> {
+    Ok(match config {
+        EmbeddingConfig::MiniLm { dir, threads } => Arc::new(MiniLm::new(dir).with_threads(*threads)),
+        EmbeddingConfig::Http { base_url, model, dimension, api_key } => {
+            let mut http = HttpConfig::new(base_url, model, *dimension);
+            http.api_key.clone_from(api_key);
+            Arc::new(HttpEmbedder::new(http).map_err(|error| ConfigError::invalid("EMBEDDING_URL", error))?)
+        }
+    })
 }

@@ -1,6 +1,6 @@
 //! The one file that reads the environment.
 
-use std::{env, error::Error, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, error::Error, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -66,7 +66,7 @@ pub enum EmbeddingConfig {
         /// The folder that holds the model and its vocabulary.
         dir: PathBuf,
         /// Inferences at the same time.
-        threads: usize,
+        threads: NonZero<usize>,
     },
     /// An OpenAI-compatible HTTP endpoint.
     Http {
@@ -174,7 +174,7 @@ impl EmbeddingConfig {
         }
         let threads = match parsed("EMBEDDING_THREADS")? {
             Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
+            None => std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         };
         Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
     }
@@ -191,6 +191,29 @@ impl TokenConfig {
             jwks: jwks.expose_secret().to_owned(),
             signing_key: secret("TOKEN_SIGNING_KEY", secrets).await?,
         })
+    }
+}
+
+/// What is logged, and in which form: for [`crate::telemetry::init`], before anything else is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogConfig {
+    /// In the form of `RUST_LOG`.
+    pub filter: String,
+    /// One JSON object a line, as CloudWatch Logs Insights reads it, instead of text for people.
+    pub json: bool,
+}
+
+impl LogConfig {
+    /// Reads the environment: `RUST_LOG`, else the level that is set on the Lambda function, else `info`; JSON on
+    /// Lambda. Never fails: who could be told?
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime>
+    #[must_use]
+    pub fn from_env() -> Self {
+        let set = |name| text(name).ok().flatten();
+        Self {
+            filter: set("RUST_LOG").or_else(|| set("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".to_owned()),
+            json: set("AWS_LAMBDA_FUNCTION_NAME").is_some(),
+        }
     }
 }
 

@@ -4,18 +4,17 @@ use tokio_postgres::{Transaction, types::Type};
 
 use crate::{
     db::DbError,
-    domain::{DisplayName, KnowledgeBaseId, Role, UserId},
+    domain::{KnowledgeBaseId, Role, UserId},
 };
+
+/// What a personal knowledge base is called until its owner renames it.
+pub const PERSONAL_NAME: &str = "Personal";
 
 /// Inserts the knowledge base that a user gets at registration, with the user as its owner.
 ///
 /// # Errors
 /// When PostgreSQL does not take it.
-pub async fn insert_personal(
-    tx: &Transaction<'_>,
-    user: UserId,
-    name: &DisplayName,
-) -> Result<KnowledgeBaseId, DbError> {
+pub async fn insert_personal(tx: &Transaction<'_>, user: UserId) -> Result<KnowledgeBaseId, DbError> {
     let id = KnowledgeBaseId::draw();
     tx.execute_typed(
         "-- knowledge_bases::insert_personal
@@ -25,7 +24,7 @@ pub async fn insert_personal(
         INSERT INTO knowledge_base_members (knowledge_base_id, user_id, role) VALUES ($1, $3, $4)",
         &[
             (&id.0, Type::UUID),
-            (&name.as_str(), Type::TEXT),
+            (&PERSONAL_NAME, Type::TEXT),
             (&user.0, Type::UUID),
             (&Role::Owner.as_str(), Type::TEXT),
         ],

@@ -9,7 +9,6 @@ pub mod config;
 pub mod db;
 pub mod deadline;
 pub mod domain;
-#[path = "embed_tmp.rs"]
 pub mod embed;
 pub mod http;
 pub mod knowledge_bases;

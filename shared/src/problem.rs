@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+/// The media type of a problem.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
 /// What went wrong, as clients tell it apart: stable, `snake_case`, listed in the API's contract.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Code {
@@ -229,6 +232,22 @@ impl Problem {
         self.code
     }
 
+    /// The body, as RFC 9457 has it.
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> String {
+        let mut body = self.members.clone();
+        body.extend([
+            ("type".to_owned(), json!(format!("urn:lockstep:problem:{}", self.code.as_str()))),
+            ("title".to_owned(), json!(self.code.title())),
+            ("status".to_owned(), json!(self.code.status().as_u16())),
+            ("detail".to_owned(), json!(self.detail)),
+            ("code".to_owned(), json!(self.code.as_str())),
+            ("request_id".to_owned(), json!(request_id)),
+            ("retryable".to_owned(), json!(self.code.retryable())),
+        ]);
+        Value::Object(body).to_string()
+    }
+
     /// The finished response. A problem of ours (5xx) is logged here, once, with its sources.
     #[must_use]
     pub fn respond(&self, request_id: &str) -> Response {
@@ -243,19 +262,9 @@ impl Problem {
                 "request failed"
             );
         }
-        let mut body = self.members.clone();
-        body.extend([
-            ("type".to_owned(), json!(format!("urn:lockstep:problem:{}", self.code.as_str()))),
-            ("title".to_owned(), json!(self.code.title())),
-            ("status".to_owned(), json!(status.as_u16())),
-            ("detail".to_owned(), json!(self.detail)),
-            ("code".to_owned(), json!(self.code.as_str())),
-            ("request_id".to_owned(), json!(request_id)),
-            ("retryable".to_owned(), json!(self.code.retryable())),
-        ]);
-        let mut response = (status, Value::Object(body).to_string()).into_response();
+        let mut response = (status, self.body(request_id)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(delay) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs_f64().ceil().max(1.0) as u64));
         }

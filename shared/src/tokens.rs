@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, fmt};
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    jwk::{AlgorithmParameters, JwkSet, KeyAlgorithm},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -57,14 +60,23 @@ impl Verifier {
     /// A verifier for the key set in `config`.
     ///
     /// # Errors
-    /// When the key set can not be read, or a key in it is not an RSA key with a `kid`.
+    /// When the key set can not be read or is empty, or a key in it is not an RSA key for RS256 with a `kid` of its own.
     pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
         let invalid = |source: Box<dyn std::error::Error + Send + Sync>| ConfigError::invalid("TOKEN_JWKS", source);
         let set: JwkSet = serde_json::from_str(&config.jwks).map_err(|error| invalid(error.into()))?;
         let mut keys = HashMap::new();
         for jwk in &set.keys {
             let kid = jwk.common.key_id.clone().ok_or_else(|| invalid("a key has no `kid`".into()))?;
-            keys.insert(kid, DecodingKey::from_jwk(jwk).map_err(|error| invalid(error.into()))?);
+            // A symmetric or an elliptic key could check nothing here, and a secret has no place among public keys.
+            if !matches!(jwk.algorithm, AlgorithmParameters::RSA(_))
+                || jwk.common.key_algorithm.is_some_and(|algorithm| algorithm != KeyAlgorithm::RS256)
+            {
+                return Err(invalid("a key is not an RSA key for RS256".into()));
+            }
+            let key = DecodingKey::from_jwk(jwk).map_err(|error| invalid(error.into()))?;
+            if keys.insert(kid, key).is_some() {
+                return Err(invalid("two keys have the same `kid`".into()));
+            }
         }
         if keys.is_empty() {
             return Err(invalid("the key set is empty".into()));
@@ -92,6 +104,10 @@ impl Verifier {
         let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken("no header"))?;
         if header.typ.as_deref().is_none_or(|typ| !typ.eq_ignore_ascii_case(TYP)) {
             return Err(InvalidToken("other type"));
+        }
+        // RFC 7515, section 4.1.11: an extension that must be understood and is not makes the token invalid.
+        if header.crit.is_some() {
+            return Err(InvalidToken("critical extension"));
         }
         let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(InvalidToken("unknown key"))?;
         jsonwebtoken::decode::<Claims>(token, key, &self.validation)

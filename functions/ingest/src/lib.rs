@@ -1,1 +1,21 @@
-//! Placeholder.
+//! `ingest`: documents in, complete in both stores or not at all.
+
+pub mod chunk;
+pub mod documents;
+pub mod error;
+pub mod extract;
+pub mod idempotency;
+pub mod request;
+mod routes;
+pub mod saga;
+mod sweep;
+
+pub use self::{
+    routes::router,
+    sweep::{Swept, sweep},
+};
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -157,9 +157,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let query = parts.uri.query().unwrap_or_default();
-        serde_urlencoded::from_str(query).map(Self).map_err(|error| data_problem("", &error.to_string()))
+        params(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// Reads a query string; unknown parameters and wrong values are refused by name.
+///
+/// # Errors
+/// A problem that names the parameter, where that is known.
+pub fn params<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    serde_urlencoded::from_str(query).map_err(|error| data_problem("", &error.to_string()))
 }
 
 /// The id in a route with one parameter. What is not an id names nothing: 404.

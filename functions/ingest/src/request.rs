@@ -1,0 +1,264 @@
+//! `POST /documents`, parsed: JSON with the text in it, or the document itself as the body.
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use shared::{
+    domain::{IdempotencyKey, InvalidValue, KnowledgeBaseId, SourceUri, Title},
+    http::{Json, media_type},
+    problem::{Code, Problem},
+};
+
+use crate::{error::unsupported, extract::Format};
+
+/// Bytes of a document's attributes as JSON: they are copied with every revision and returned in every list.
+const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
+
+/// Levels of nesting in attributes: enough for any filter, and far from a stack's end.
+const ATTRIBUTES_DEPTH_MAX: usize = 8;
+
+/// A document as it was sent.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The knowledge base; `None` stands for the caller's personal one.
+    pub knowledge_base: Option<KnowledgeBaseId>,
+    /// Names the document within its knowledge base.
+    pub source_uri: SourceUri,
+    /// The title, if the client gave one.
+    pub title: Option<Title>,
+    /// What the bytes are.
+    pub format: Format,
+    /// The user's own keys and values.
+    pub attributes: Map<String, Value>,
+    /// The document itself.
+    pub bytes: Bytes,
+    /// SHA-256 of the bytes.
+    pub content_hash: [u8; 32],
+}
+
+/// What the query string or the JSON body says about a document.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    knowledge_base: Option<KnowledgeBaseId>,
+    source_uri: Option<String>,
+    title: Option<String>,
+    attributes: Option<Map<String, Value>>,
+    media_type: Option<String>,
+    text: Option<String>,
+}
+
+/// The query string of a raw upload.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawParams {
+    knowledge_base: Option<KnowledgeBaseId>,
+    source_uri: Option<String>,
+    title: Option<String>,
+    /// JSON.
+    attributes: Option<String>,
+}
+
+/// Reads the request.
+///
+/// # Errors
+/// A problem that names what is wrong.
+pub fn parse(headers: &HeaderMap, query: Option<&str>, body: Bytes) -> Result<Source, Problem> {
+    let media_type = media_type(headers);
+    if media_type.as_deref() == Some("application/json") {
+        if query.is_some_and(|query| !query.is_empty()) {
+            return Err(Problem::new(Code::UnknownField, "With a JSON body, the query string has no parameters."));
+        }
+        return from_json(&body);
+    }
+    let format = media_type
+        .as_deref()
+        .and_then(Format::from_media_type)
+        .ok_or_else(|| unsupported(media_type.as_deref()))?;
+    utf8_declared(headers)?;
+    let params = shared::http::params::<RawParams>(query.unwrap_or_default())?;
+    let attributes = match params.attributes {
+        Some(json) => Some(serde_json::from_str(&json).map_err(|error| {
+            Problem::invalid_field("attributes", format!("is not a JSON object: {error}"))
+        })?),
+        None => None,
+    };
+    let description = Description {
+        knowledge_base: params.knowledge_base,
+        source_uri: params.source_uri,
+        title: params.title,
+        attributes,
+        media_type: None,
+        text: None,
+    };
+    source(description, format, body)
+}
+
+fn from_json(body: &[u8]) -> Result<Source, Problem> {
+    let mut description: Description = Json::parse(body)?;
+    let text = description.text.take().ok_or_else(|| Problem::invalid_field("text", "is missing"))?;
+    let format = match description.media_type.take() {
+        None => Format::Plain,
+        Some(media_type) => {
+            Format::from_media_type(&media_type).ok_or_else(|| unsupported(Some(&media_type)))?
+        }
+    };
+    source(description, format, text.into())
+}
+
+fn source(description: Description, format: Format, bytes: Bytes) -> Result<Source, Problem> {
+    let content_hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let source_uri = match description.source_uri {
+        Some(uri) => parsed("source_uri", &uri)?,
+        // Without a name, a document is named by its content, so that sending it twice does not double it.
+        None => parsed("source_uri", &format!("urn:sha256:{}", crate::hex(&content_hash)))?,
+    };
+    let title = description.title.map(|title| parsed("title", &title)).transpose()?;
+    let attributes = description.attributes.unwrap_or_default();
+    check_attributes(&attributes)?;
+    Ok(Source { knowledge_base: description.knowledge_base, source_uri, title, format, attributes, bytes, content_hash })
+}
+
+fn parsed<T: std::str::FromStr<Err = InvalidValue>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error| Problem::invalid_field(field, error))
+}
+
+/// The idempotency key, if the client sent one.
+///
+/// # Errors
+/// When it is empty, too long, or not plain text.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value
+        .to_str()
+        .map_err(|_| Problem::invalid_field("Idempotency-Key", "has characters outside printable ASCII"))?;
+    // The draft makes it a structured field: a string in double quotes. Bare ones are common, and taken as well.
+    let bare = text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    parsed("Idempotency-Key", bare).map(Some)
+}
+
+/// SHA-256 of all that makes the request what it is.
+#[must_use]
+pub fn fingerprint(headers: &HeaderMap, query: Option<&str>, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [
+        headers.get(header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()),
+        query.unwrap_or_default().as_bytes(),
+        body,
+    ] {
+        // The length first, so that no two requests run together into the same bytes.
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Text must be UTF-8; one that says it is something else is refused before it turns out so.
+fn utf8_declared(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let charset = value.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+    });
+    match charset.as_deref() {
+        None | Some("utf-8" | "utf8" | "us-ascii") => Ok(()),
+        Some(other) => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            format!("The charset `{other}` is not supported; supported: utf-8."),
+        )),
+    }
+}
+
+fn check_attributes(attributes: &Map<String, Value>) -> Result<(), Problem> {
+    let invalid = |reason: String| Err(Problem::invalid_field("attributes", reason));
+    if serde_json::to_vec(attributes).map_err(Problem::internal)?.len() > ATTRIBUTES_BYTES_MAX {
+        return invalid(format!("has more than {ATTRIBUTES_BYTES_MAX} bytes as JSON"));
+    }
+    // An explicit stack: the depth is the client's choice.
+    let mut open: Vec<(usize, &Value)> = Vec::new();
+    for (key, value) in attributes {
+        if key.is_empty() || key.chars().any(char::is_control) {
+            return invalid(format!("has a key that is empty or contains a control character: {key:?}"));
+        }
+        open.push((1, value));
+    }
+    while let Some((depth, value)) = open.pop() {
+        if depth > ATTRIBUTES_DEPTH_MAX {
+            return invalid(format!("is nested more than {ATTRIBUTES_DEPTH_MAX} deep"));
+        }
+        match value {
+            // PostgreSQL's jsonb can not hold it: https://www.postgresql.org/docs/current/datatype-json.html
+            Value::String(text) if text.contains('\0') => return invalid("contains a NUL character".to_owned()),
+            Value::Array(items) => open.extend(items.iter().map(|item| (depth + 1, item))),
+            Value::Object(members) => {
+                if members.keys().any(|key| key.contains('\0')) {
+                    return invalid("contains a NUL character".to_owned());
+                }
+                open.extend(members.values().map(|value| (depth + 1, value)));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(content_type: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, content_type.parse().unwrap())])
+    }
+
+    fn code(result: Result<Source, Problem>) -> Code {
+        result.expect_err("a problem").code()
+    }
+
+    #[test]
+    fn json_and_raw_bodies_describe_the_same_document() {
+        let json = br##"{"text":"# Hello","media_type":"text/markdown","source_uri":"a/b","attributes":{"n":1}}"##;
+        let from_json = parse(&headers("application/json"), None, Bytes::from_static(json)).unwrap();
+        let query = "source_uri=a%2Fb&attributes=%7B%22n%22%3A1%7D";
+        let raw = parse(&headers("text/markdown; charset=UTF-8"), Some(query), Bytes::from_static(b"# Hello")).unwrap();
+        assert_eq!(from_json.content_hash, raw.content_hash);
+        assert_eq!((from_json.source_uri, from_json.format), (raw.source_uri, raw.format));
+        assert_eq!(from_json.attributes, raw.attributes);
+    }
+
+    #[test]
+    fn a_document_without_a_name_is_named_by_its_content() {
+        let uri = |body| {
+            parse(&headers("text/plain"), None, Bytes::from_static(body)).unwrap().source_uri.to_string()
+        };
+        assert_eq!(uri(b"one"), uri(b"one"));
+        assert_ne!(uri(b"one"), uri(b"two"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_by_name() {
+        let json = |body: &'static str| parse(&headers("application/json"), None, Bytes::from_static(body.as_bytes()));
+        assert_eq!(code(json(r#"{"text":"x","colour":"red"}"#)), Code::UnknownField);
+        assert_eq!(code(json(r#"{"text":1}"#)), Code::InvalidField);
+        assert_eq!(code(json(r#"{"title":"x"}"#)), Code::InvalidField);
+        assert_eq!(code(json(r#"{"text":"x","title":"a\u0000b"}"#)), Code::InvalidField);
+        assert_eq!(code(json(r#"{"text":"x","attributes":{"a":"\u0000"}}"#)), Code::InvalidField);
+        assert_eq!(code(json(r#"{"text":"x","attributes":{"a":[[[[[[[[[1]]]]]]]]]}}"#)), Code::InvalidField);
+        assert_eq!(code(json(r#"{"text":"x","media_type":"image/png"}"#)), Code::UnsupportedMediaType);
+        assert_eq!(code(json("{")), Code::InvalidRequest);
+        let raw = |content_type, query| parse(&headers(content_type), Some(query), Bytes::from_static(b"x"));
+        assert_eq!(code(raw("text/plain", "colour=red")), Code::UnknownField);
+        assert_eq!(code(raw("application/pdf", "")), Code::UnsupportedMediaType);
+        assert_eq!(code(raw("text/plain; charset=latin1", "")), Code::UnsupportedMediaType);
+    }
+
+    #[test]
+    fn a_key_may_stand_in_quotes_or_bare() {
+        let key = |text: &str| {
+            idempotency_key(&HeaderMap::from_iter([("idempotency-key".parse().unwrap(), text.parse().unwrap())]))
+        };
+        assert_eq!(key("\"abc\"").unwrap(), key("abc").unwrap());
+        assert!(key("").is_err() && key("\"\"").is_err() && key(&"x".repeat(256)).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Step 6: one transaction in which the staged revision becomes the one that queries see, the former one retires, what
+//! fell out of the text retires, and the idempotency keys get their answer. Guarded by the fence, so it happens once.
+
+use shared::{App, db::DbError};
+use tokio_postgres::{Transaction, types::Type};
+
+use super::{Lease, hold};
+use crate::{
+    documents,
+    error::IngestError,
+    idempotency::{self, StoredResponse},
+};
+
+/// Activates, and returns the answer.
+pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, IngestError> {
+    app.db
+        .transaction("activate revision", async move |tx| {
+            hold(tx, lease).await?;
+            let former = retire(tx, lease).await?;
+            switch(tx, lease).await?;
+            if let Some(former) = former {
+                drop_former(tx, lease, former).await?;
+            }
+            let view = documents::get(tx, lease.document).await?.ok_or(IngestError::NoDocument)?;
+            let answer = view.answer(super::status(former.is_none()))?;
+            idempotency::finish_ingestion(tx, lease.document, lease.revision, &answer).await?;
+            Ok(answer)
+        })
+        .await
+}
+
+/// Retires the active revision and returns its number. First, so that there are never two active ones.
+async fn retire(tx: &Transaction<'_>, lease: Lease) -> Result<Option<i32>, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- revisions::retire
+            UPDATE document_revisions SET state = 'retired', finished_at = now()
+            WHERE document_id = $1 AND state = 'active' RETURNING number",
+            &[(&lease.document.0, Type::UUID)],
+        )
+        .await?;
+    Ok(row.map(|row| row.try_get("number")).transpose()?)
+}
+
+async fn switch(tx: &Transaction<'_>, lease: Lease) -> Result<(), DbError> {
+    let rows = tx
+        .execute_typed(
+            "-- documents::activate
+            WITH revision AS (
+                UPDATE document_revisions SET state = 'active', finished_at = now(), lease_expires_at = now()
+                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'
+                RETURNING number, title, attributes
+            )
+            UPDATE documents d SET active_revision = r.number, title = r.title, attributes = r.attributes,
+                updated_at = now()
+            FROM revision r WHERE d.id = $1",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
+        )
+        .await?;
+    if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "documents::activate", rows }) }
+}
+
+/// Removes the former revision's positions, and the chunks that stand in no other: their ids go on the list.
+async fn drop_former(tx: &Transaction<'_>, lease: Lease, former: i32) -> Result<(), DbError> {
+    tx.execute_typed(
+        "-- chunks::retire
+        WITH gone AS (
+            DELETE FROM chunk_metadata c
+            WHERE c.document_id = $1
+                AND NOT EXISTS (SELECT FROM chunk_positions p WHERE p.chunk_id = c.id AND p.revision = $2)
+            RETURNING c.id
+        )
+        INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id)
+        SELECT id, $3, $1 FROM gone",
+        &[
+            (&lease.document.0, Type::UUID),
+            (&lease.revision, Type::INT4),
+            (&lease.knowledge_base.0, Type::UUID),
+        ],
+    )
+    .await?;
+    tx.execute_typed(
+        "-- positions::delete
+        DELETE FROM chunk_positions WHERE document_id = $1 AND revision = $2",
+        &[(&lease.document.0, Type::UUID), (&former, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Step 7: remove retired points by id, then their rows. An id is never used again, so removing it twice or late hits
+//! only what is dead. Never by filter: that could match what is being written.
+
+use shared::{App, db::DbError, deadline::Deadline, domain::{ChunkId, DocumentId}};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::IngestError;
+
+/// Ids of one removal: a request of some ten kilobytes.
+const PAGE: i64 = 500;
+
+/// Removes a document's retired points. Those that a write in flight could still bring back stay on the list until that
+/// is over, and are removed once more then.
+///
+/// # Errors
+/// When a store does not answer; the list keeps what is left.
+pub async fn clean_document(app: &App, document: DocumentId, deadline: Deadline) -> Result<(), IngestError> {
+    let mut after = Uuid::nil();
+    while let Some(last) = clean_page(app, Some(document), after, deadline).await? {
+        after = last;
+    }
+    Ok(())
+}
+
+/// Removes one page of retired points that are due, of any document; false when there was nothing to do.
+///
+/// # Errors
+/// When a store does not answer; the list keeps what is left.
+pub async fn clean_due(app: &App, deadline: Deadline) -> Result<bool, IngestError> {
+    Ok(clean_page(app, None, Uuid::nil(), deadline).await?.is_some())
+}
+
+async fn clean_page(
+    app: &App,
+    document: Option<DocumentId>,
+    after: Uuid,
+    deadline: Deadline,
+) -> Result<Option<Uuid>, IngestError> {
+    let ids = app
+        .db
+        .transaction("read retired points", async move |tx| {
+            let rows = match document {
+                Some(document) => {
+                    tx.query_typed(
+                        "-- retired_points::of_document
+                        SELECT chunk_id FROM retired_points WHERE document_id = $1 AND chunk_id > $2
+                        ORDER BY chunk_id LIMIT $3",
+                        &[(&document.0, Type::UUID), (&after, Type::UUID), (&PAGE, Type::INT8)],
+                    )
+                    .await?
+                }
+                None => {
+                    tx.query_typed(
+                        "-- retired_points::due
+                        SELECT chunk_id FROM retired_points WHERE due_at <= now() ORDER BY due_at LIMIT $1",
+                        &[(&PAGE, Type::INT8)],
+                    )
+                    .await?
+                }
+            };
+            rows.iter().map(|row| Ok(ChunkId(row.try_get("chunk_id")?))).collect::<Result<Vec<_>, DbError>>()
+        })
+        .await?;
+    let Some(last) = ids.last().copied() else { return Ok(None) };
+    app.index.delete(&ids, deadline).await?;
+    app.db.transaction("forget retired points", async move |tx| {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        tx.execute_typed(
+            "-- retired_points::delete
+            DELETE FROM retired_points WHERE chunk_id = ANY($1) AND due_at <= now()",
+            &[(&ids, Type::UUID_ARRAY)],
+        )
+        .await?;
+        Ok::<_, DbError>(())
+    })
+    .await?;
+    Ok(Some(last.0))
+}

@@ -1,0 +1,190 @@
+//! Step 4: write the new chunks' points, batch by batch. After each batch the progress is committed, so that a later
+//! invocation resumes where this one stopped. A batch that is written twice writes the same points.
+
+use shared::{
+    App,
+    db::DbError,
+    deadline::{Deadline, backoff_pause},
+    domain::ChunkId,
+    embed::EmbedError,
+    sparse,
+    vectors::{IndexError, Point},
+};
+use tokio_postgres::{Row, types::Type};
+
+use super::Lease;
+use crate::{chunk, error::IngestError};
+
+/// Chunks of one batch: what is lost when an invocation is cut, about two seconds of inference on one core.
+const BATCH: i64 = 32;
+
+/// Attempts of one write to Qdrant, the first included. Each is safe: the same id is the same point.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The first pause between attempts; doubled each time, with full jitter.
+const BACKOFF_MS: u64 = 100;
+
+/// How far it came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Progress {
+    /// All new chunks have their points.
+    Done,
+    /// The time is over; a later invocation goes on.
+    OutOfTime,
+}
+
+/// A chunk that is still to be embedded.
+pub(super) struct Pending {
+    id: ChunkId,
+    ordinal: i32,
+    input: String,
+}
+
+impl Pending {
+    /// Of a row with `id`, `ordinal`, `text` and `heading_path`.
+    pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
+        let path: Vec<String> = row.try_get("heading_path")?;
+        Ok(Self {
+            id: ChunkId(row.try_get("id")?),
+            ordinal: row.try_get("ordinal")?,
+            input: chunk::embedding_input(&path, row.try_get("text")?),
+        })
+    }
+}
+
+/// Embeds all that is pending. While one batch is being written, the next is being embedded.
+pub(super) async fn embed(app: &App, lease: Lease, deadline: Deadline) -> Result<Progress, IngestError> {
+    app.index.ensure(deadline).await?;
+    let mut through = -1;
+    let mut embedded: Vec<(i32, Point)> = Vec::new();
+    loop {
+        let next = async {
+            let pending = pending(app, lease, through).await?;
+            let last = pending.last().map(|chunk| chunk.ordinal);
+            let points = if deadline.passed() { Vec::new() } else { points(app, lease, pending, deadline).await? };
+            Ok::<_, IngestError>((last, points))
+        };
+        let write = write(app, lease, std::mem::take(&mut embedded), deadline);
+        let (next, written) = tokio::join!(next, write);
+        // What was written counts, even when the next batch failed.
+        match (written, next) {
+            (Err(error), _) | (Ok(()), Err(error)) if out_of_time(&error, deadline) => return Ok(Progress::OutOfTime),
+            (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
+            (Ok(()), Ok((None, _))) => return Ok(Progress::Done),
+            (Ok(()), Ok((Some(_), points))) if points.is_empty() => return Ok(Progress::OutOfTime),
+            (Ok(()), Ok((Some(last), points))) => (through, embedded) = (last, points),
+        }
+    }
+}
+
+/// The invocation's end is no fault of anybody's.
+fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
+    deadline.passed()
+        && matches!(error, IngestError::Embed(EmbedError::Timeout) | IngestError::Index(IndexError::Timeout))
+}
+
+/// The next chunks without points, beyond `through` and beyond the committed progress.
+async fn pending(app: &App, lease: Lease, through: i32) -> Result<Vec<Pending>, DbError> {
+    app.db
+        .transaction("read pending chunks", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- chunks::pending
+                    SELECT c.id, p.ordinal, c.text, p.heading_path
+                    FROM document_revisions r
+                    JOIN chunk_positions p ON p.document_id = r.document_id AND p.revision = r.number
+                    JOIN chunk_metadata c ON c.id = p.chunk_id
+                    WHERE r.document_id = $1 AND r.number = $2 AND c.first_revision = r.number
+                        AND p.ordinal > GREATEST(r.embedded_through, $3)
+                    ORDER BY p.ordinal LIMIT $4",
+                    &[
+                        (&lease.document.0, Type::UUID),
+                        (&lease.revision, Type::INT4),
+                        (&through, Type::INT4),
+                        (&BATCH, Type::INT8),
+                    ],
+                )
+                .await?;
+            rows.iter().map(Pending::from_row).collect()
+        })
+        .await
+}
+
+/// The points of these chunks, each with its ordinal.
+pub(super) async fn points(
+    app: &App,
+    lease: Lease,
+    pending: Vec<Pending>,
+    deadline: Deadline,
+) -> Result<Vec<(i32, Point)>, IngestError> {
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    let inputs = pending.iter().map(|chunk| chunk.input.clone()).collect();
+    let vectors = app.embedder.embed_passages(inputs, deadline.instant()).await?;
+    Ok(pending
+        .into_iter()
+        .zip(vectors)
+        .map(|(chunk, dense)| {
+            let point = Point {
+                id: chunk.id,
+                knowledge_base: lease.knowledge_base,
+                document: lease.document,
+                dense,
+                sparse: sparse::passage(&chunk.input),
+            };
+            (chunk.ordinal, point)
+        })
+        .collect())
+}
+
+/// Writes one batch and commits the progress, if the lease is still held.
+async fn write(
+    app: &App,
+    lease: Lease,
+    batch: Vec<(i32, Point)>,
+    deadline: Deadline,
+) -> Result<(), IngestError> {
+    let Some(through) = batch.last().map(|(ordinal, _)| *ordinal) else { return Ok(()) };
+    let count = i32::try_from(batch.len()).unwrap_or(i32::MAX);
+    upsert(app, batch.into_iter().map(|(_, point)| point).collect(), deadline).await?;
+    app.db
+        .transaction("commit progress", async move |tx| {
+            let rows = tx
+                .execute_typed(
+                    "-- revisions::progress
+                    UPDATE document_revisions
+                    SET embedded_through = $4, chunks_embedded = chunks_embedded + $5
+                    WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged' AND embedded_through < $4",
+                    &[
+                        (&lease.document.0, Type::UUID),
+                        (&lease.revision, Type::INT4),
+                        (&lease.fence, Type::INT8),
+                        (&through, Type::INT4),
+                        (&count, Type::INT4),
+                    ],
+                )
+                .await
+                .map_err(DbError::from)?;
+            if rows == 1 { Ok(()) } else { Err(IngestError::Fenced) }
+        })
+        .await
+}
+
+/// Writes points, again while that may help and there is time.
+pub(super) async fn upsert(app: &App, points: Vec<Point>, deadline: Deadline) -> Result<(), IngestError> {
+    let mut attempt = 1;
+    loop {
+        let Err(error) = app.index.upsert(points.clone(), deadline).await else { return Ok(()) };
+        let pause = match &error {
+            IndexError::Throttled { retry_after } => *retry_after,
+            _ => backoff_pause(BACKOFF_MS, attempt),
+        };
+        if !error.retryable() || attempt >= ATTEMPTS_MAX || pause >= deadline.remaining() {
+            return Err(error.into());
+        }
+        tracing::warn!(index.attempt = attempt, error = %shared::problem::Causes(&error), "upsert tried again");
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
+}

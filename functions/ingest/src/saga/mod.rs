@@ -1,0 +1,240 @@
+//! An ingestion, step by step. Every step commits before the next begins, so that each is a place to resume from.
+//!
+//! | step | what it does | why repeating it is harmless |
+//! |---|---|---|
+//! | claim | opens a staged revision under a lease and a fencing token | who comes second finds the lease, or takes it over |
+//! | extract | reads text and structure, cuts chunks | pure |
+//! | stage | commits the chunks and their new ids | one transaction, guarded by the fence |
+//! | embed | writes points, batch by batch | the same id is the same point; progress is committed after each batch |
+//! | verify | counts the revision's points in Qdrant | reads, and writes only what is missing |
+//! | activate | makes the revision the one that queries see | one transaction, guarded by the fence |
+//! | clean | removes retired points by id | ids are never used again |
+
+mod activate;
+mod claim;
+mod clean;
+mod embed;
+mod stage;
+mod verify;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::{DocumentId, KnowledgeBaseId},
+};
+use tokio_postgres::{Transaction, types::Type};
+
+pub use self::{
+    claim::{Claimed, Request, claim, draw_fence, take_over_expired},
+    clean::{clean_document, clean_due},
+};
+use crate::{
+    chunk::Chunk,
+    documents::{self, DocumentView},
+    error::IngestError,
+    extract::ExtractError,
+    idempotency::{self, KeyedRequest, StoredResponse},
+    request::Source,
+};
+
+/// What is kept of an invocation's time to commit progress and give the lease back.
+const RELEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// The steps, in their order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// See [`claim`].
+    Claim,
+    /// See [`stage::chunks`].
+    Extract,
+    /// See [`stage::stage`].
+    Stage,
+    /// See [`embed`].
+    Embed,
+    /// See [`verify`].
+    Verify,
+    /// See [`activate`].
+    Activate,
+    /// See [`clean`].
+    Clean,
+}
+
+impl Step {
+    /// All steps, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Claim, Self::Extract, Self::Stage, Self::Embed, Self::Verify, Self::Activate, Self::Clean];
+}
+
+/// The right to work on a staged revision: every write names the fence, and changes nothing once another holds it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lease {
+    /// The document.
+    pub document: DocumentId,
+    /// Its knowledge base.
+    pub knowledge_base: KnowledgeBaseId,
+    /// The staged revision.
+    pub revision: i32,
+    /// The holder's fencing token.
+    pub fence: i64,
+    /// How often the work was begun, this time included.
+    pub attempt: i32,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The revision is active; the answer is the one that its keys keep.
+    Active(StoredResponse),
+    /// The invocation's time ran out; what is done stays done, and the next invocation goes on.
+    Paused(DocumentView),
+}
+
+/// Works on a staged revision until it is active, or the time is over. `source` is needed as long as the chunks are
+/// not staged; `key` is the one that this request came with.
+///
+/// # Errors
+/// See [`IngestError`]. What can not be read is given up, all else is left for whoever comes next.
+pub async fn run(
+    app: &App,
+    lease: Lease,
+    source: Option<&Source>,
+    key: Option<&KeyedRequest>,
+    request_id: &str,
+    deadline: Deadline,
+) -> Result<Outcome, IngestError> {
+    let result = steps(app, lease, source, deadline.minus(RELEASE_MARGIN)).await;
+    match &result {
+        Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
+        Ok(Outcome::Paused(_)) => release(app, lease, Duration::ZERO).await?,
+        Err(IngestError::Extract(error)) => give_up(app, lease, key, error, request_id).await?,
+        Err(error) => {
+            // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
+            if let Err(second) = release(app, lease, retry_pause(lease.attempt)).await {
+                tracing::warn!(document.id = %lease.document, first = %error, error = %second, "lease not released");
+            }
+        }
+    }
+    result
+}
+
+async fn steps(
+    app: &App,
+    lease: Lease,
+    source: Option<&Source>,
+    deadline: Deadline,
+) -> Result<Outcome, IngestError> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    let mut title = None;
+    let mut answer = None;
+    let mut step = if source.is_some() { Step::Extract } else { Step::Embed };
+    loop {
+        tracing::debug!(document.id = %lease.document, document.revision = lease.revision, saga.step = ?step, "step");
+        step = match (step, source) {
+            (Step::Claim | Step::Extract, Some(source)) => {
+                (chunks, title) = stage::chunks(app, source).await?;
+                Step::Stage
+            }
+            (Step::Stage, _) => {
+                stage::stage(app, lease, std::mem::take(&mut chunks), title.take()).await?;
+                Step::Embed
+            }
+            (Step::Embed | Step::Claim | Step::Extract, _) => {
+                if embed::embed(app, lease, deadline).await? == embed::Progress::OutOfTime {
+                    return Ok(Outcome::Paused(documents::require(app, lease.document).await?));
+                }
+                Step::Verify
+            }
+            (Step::Verify, _) => {
+                verify::verify(app, lease, deadline).await?;
+                Step::Activate
+            }
+            (Step::Activate, _) => {
+                answer = Some(activate::activate(app, lease).await?);
+                Step::Clean
+            }
+            (Step::Clean, _) => {
+                // The answer stands whatever happens here: what is left is on the list of retired points.
+                if let Err(error) = clean_document(app, lease.document, deadline).await {
+                    tracing::warn!(document.id = %lease.document, %error, "retired points are left to the sweeper");
+                }
+                return answer.map(Outcome::Active).ok_or(IngestError::Fenced);
+            }
+        };
+    }
+}
+
+/// Proves, inside a transaction, that the lease is still held, and keeps it from being taken over until the end.
+///
+/// # Errors
+/// [`IngestError::Fenced`] when it is not.
+pub(crate) async fn hold(tx: &Transaction<'_>, lease: Lease) -> Result<(), IngestError> {
+    let row = tx
+        .query_typed_opt(
+            "-- saga::hold
+            SELECT FROM document_revisions
+            WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged' FOR UPDATE",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
+        )
+        .await
+        .map_err(DbError::from)?;
+    row.map(drop).ok_or(IngestError::Fenced)
+}
+
+/// Ends the lease now. Nobody takes the work over unasked before `pause` is over; the same request may at once.
+async fn release(app: &App, lease: Lease, pause: Duration) -> Result<(), DbError> {
+    app.db
+        .transaction("release lease", async move |tx| {
+            tx.execute_typed(
+                "-- saga::release
+                UPDATE document_revisions
+                SET lease_expires_at = now(), next_attempt_at = now() + make_interval(secs => $4)
+                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'",
+                &[
+                    (&lease.document.0, Type::UUID),
+                    (&lease.revision, Type::INT4),
+                    (&lease.fence, Type::INT8),
+                    (&pause.as_secs_f64(), Type::FLOAT8),
+                ],
+            )
+            .await?;
+            idempotency::release_ingestion(tx, lease.document, lease.fence).await
+        })
+        .await
+}
+
+/// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal.
+async fn give_up(
+    app: &App,
+    lease: Lease,
+    key: Option<&KeyedRequest>,
+    error: &ExtractError,
+    request_id: &str,
+) -> Result<(), IngestError> {
+    let refusal = StoredResponse::refusal(&IngestError::Extract(error.clone()).into(), request_id);
+    let key = key.cloned();
+    app.db
+        .transaction("give up revision", async move |tx| {
+            hold(tx, lease).await?;
+            claim::discard(tx, lease.document, lease.revision).await?;
+            documents::delete_if_empty(tx, lease.document).await?;
+            if let (Some(key), Some(refusal)) = (&key, &refusal) {
+                key.finish(tx, lease.fence, refusal).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// How long the sweeper leaves a failed ingestion alone: doubled with each attempt, at most five minutes.
+fn retry_pause(attempt: i32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(attempt.clamp(0, 9).unsigned_abs())).min(Duration::from_secs(300))
+}
+
+/// The status of an ingestion's answer: created, or replaced.
+fn status(revision_is_first: bool) -> StatusCode {
+    if revision_is_first { StatusCode::CREATED } else { StatusCode::OK }
+}

@@ -1,0 +1,100 @@
+//! Step 5: Qdrant must hold exactly the points that PostgreSQL expects, those of carried-over chunks included. What is
+//! missing is written again; reading repeatedly is harmless.
+
+use std::collections::HashSet;
+
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::ChunkId,
+    vectors::IndexError,
+};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{
+    Lease,
+    embed::{Pending, points, upsert},
+};
+use crate::error::IngestError;
+
+/// Ids of one count: a request of some ten kilobytes.
+const PAGE: i64 = 500;
+
+/// Chunks that are embedded at once when they turn out to be missing.
+const REPAIR_BATCH: usize = 32;
+
+/// Verifies the whole revision, page by page.
+pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
+    let mut through = -1;
+    loop {
+        let page = page(app, lease, through).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        through = *last;
+        let ids: Vec<ChunkId> = page.into_iter().map(|(_, id)| id).collect();
+        if app.index.count(&ids, deadline).await? == ids.len() {
+            continue;
+        }
+        repair(app, lease, &ids, deadline).await?;
+        let found = app.index.count(&ids, deadline).await?;
+        if found != ids.len() {
+            return Err(IndexError::Incomplete { expected: ids.len(), found }.into());
+        }
+    }
+}
+
+/// Embeds and writes those of these chunks that Qdrant does not hold.
+async fn repair(app: &App, lease: Lease, ids: &[ChunkId], deadline: Deadline) -> Result<(), IngestError> {
+    let present: HashSet<ChunkId> = app.index.present(ids, deadline).await?.into_iter().collect();
+    let missing: Vec<Uuid> = ids.iter().filter(|id| !present.contains(id)).map(|id| id.0).collect();
+    tracing::warn!(document.id = %lease.document, missing = missing.len(), "points were missing and are written again");
+    for batch in missing.chunks(REPAIR_BATCH) {
+        let pending = by_id(app, lease, batch.to_vec()).await?;
+        let points = points(app, lease, pending, deadline).await?;
+        upsert(app, points.into_iter().map(|(_, point)| point).collect(), deadline).await?;
+    }
+    Ok(())
+}
+
+async fn page(app: &App, lease: Lease, through: i32) -> Result<Vec<(i32, ChunkId)>, DbError> {
+    app.db
+        .transaction("read revision's ids", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- positions::page
+                    SELECT ordinal, chunk_id FROM chunk_positions
+                    WHERE document_id = $1 AND revision = $2 AND ordinal > $3 ORDER BY ordinal LIMIT $4",
+                    &[
+                        (&lease.document.0, Type::UUID),
+                        (&lease.revision, Type::INT4),
+                        (&through, Type::INT4),
+                        (&PAGE, Type::INT8),
+                    ],
+                )
+                .await?;
+            rows.iter().map(|row| Ok((row.try_get("ordinal")?, ChunkId(row.try_get("chunk_id")?)))).collect()
+        })
+        .await
+}
+
+async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<Vec<Pending>, DbError> {
+    app.db
+        .transaction("read missing chunks", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- chunks::by_id
+                    SELECT c.id, p.ordinal, c.text, p.heading_path
+                    FROM chunk_positions p JOIN chunk_metadata c ON c.id = p.chunk_id
+                    WHERE p.document_id = $1 AND p.revision = $2 AND p.chunk_id = ANY($3) ORDER BY p.ordinal",
+                    &[
+                        (&lease.document.0, Type::UUID),
+                        (&lease.revision, Type::INT4),
+                        (&ids, Type::UUID_ARRAY),
+                    ],
+                )
+                .await?;
+            rows.iter().map(Pending::from_row).collect()
+        })
+        .await
+}

@@ -1,0 +1,366 @@
+//! Any endpoint that speaks OpenAI's `POST {base_url}/embeddings`.
+//!
+//! <https://platform.openai.com/docs/api-reference/embeddings/create>
+
+use std::{
+    num::NonZero,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{HeaderMap, RETRY_AFTER},
+    redirect,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{EmbedError, Embedder, Space};
+
+/// First and longest wait between two attempts; the wait is drawn between zero and the bound
+/// ("full jitter", <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// What of a refusal's body goes into the error.
+const DETAIL_CHARS_MAX: usize = 300;
+
+/// Where the endpoint is and how to treat it.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// What stands before `/embeddings`, such as `https://api.openai.com/v1`.
+    pub base_url: String,
+    /// Sent as `Authorization: Bearer`.
+    pub api_key: Option<SecretString>,
+    /// The model, by the endpoint's name.
+    pub model: String,
+    /// Components of the model's vectors; an answer with another number is refused.
+    pub dimension: usize,
+    /// Whether to ask for that dimension (`dimensions`), which few models understand.
+    pub send_dimension: bool,
+    /// Most tokens of one input that the model takes.
+    pub tokens_max: usize,
+    /// Most inputs in one request.
+    pub inputs_max: NonZero<usize>,
+    /// Most bytes of text in one request; an input that is larger by itself goes alone.
+    pub bytes_max: usize,
+    /// Most requests under way at a time for one call.
+    pub requests_max: NonZero<usize>,
+    /// Most attempts of one request.
+    pub attempts_max: u32,
+    /// Bound of making a connection.
+    pub connect_timeout: Duration,
+    /// Bound of one attempt.
+    pub request_timeout: Duration,
+}
+
+impl HttpConfig {
+    /// A configuration for `model` with limits that OpenAI's own endpoint accepts (2,048 inputs,
+    /// 8,192 tokens each, 300,000 in all).
+    #[must_use]
+    pub fn new(base_url: impl Into<String>, model: impl Into<String>, dimension: usize) -> Self {
+        const fn many(n: usize) -> NonZero<usize> {
+            match NonZero::new(n) {
+                Some(n) => n,
+                None => NonZero::<usize>::MIN,
+            }
+        }
+        Self {
+            base_url: base_url.into(),
+            api_key: None,
+            model: model.into(),
+            dimension,
+            send_dimension: false,
+            tokens_max: 8_191,
+            inputs_max: many(128),
+            bytes_max: 256 * 1024,
+            requests_max: many(4),
+            attempts_max: 4,
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Embeddings over HTTP.
+#[derive(Debug)]
+pub struct HttpEmbedder {
+    config: HttpConfig,
+    space: Space,
+    url: Url,
+    client: Client,
+}
+
+impl HttpEmbedder {
+    /// An embedder that has not yet sent anything.
+    ///
+    /// # Errors
+    /// [`EmbedError::Config`] when the base URL is none, or carries a user name or password (it
+    /// would be logged; a key belongs into `api_key`).
+    pub fn new(config: HttpConfig) -> Result<Self, EmbedError> {
+        let fault = |reason: &str| EmbedError::Config { source: reason.into() };
+        let url = format!("{}/embeddings", config.base_url.trim_end_matches('/'));
+        let url = Url::parse(&url).map_err(|_| fault("the base URL is not a URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(fault("the base URL carries credentials"));
+        }
+        let client = Client::builder()
+            .connect_timeout(config.connect_timeout)
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| EmbedError::Config { source: error.into() })?;
+        Ok(Self { space: Space { model: config.model.clone(), dimension: config.dimension }, config, url, client })
+    }
+
+    /// One request, again and again until it succeeds or nothing is to be hoped for in time.
+    async fn request(&self, inputs: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let mut attempt = 1;
+        loop {
+            let outcome = timeout_at(deadline, self.attempt(&inputs)).await;
+            let error = match outcome.unwrap_or(Err(EmbedError::Timeout)) {
+                Ok(vectors) => return Ok(vectors),
+                Err(error) => error,
+            };
+            let wait = match &error {
+                EmbedError::Throttled { retry_after: Some(wait) } => *wait,
+                _ => backoff(attempt),
+            };
+            let in_time = Instant::now().checked_add(wait).is_some_and(|next| next < deadline);
+            if !error.retryable() || attempt >= self.config.attempts_max || !in_time {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, wait_ms = wait.as_millis(), "embedding again");
+            sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let question = Question {
+            model: &self.config.model,
+            input: inputs,
+            encoding_format: "float",
+            dimensions: self.config.send_dimension.then_some(self.config.dimension),
+        };
+        let mut request = self.client.post(self.url.clone()).timeout(self.config.request_timeout).json(&question);
+        if let Some(key) = &self.config.api_key {
+            request = request.bearer_auth(key.expose_secret());
+        }
+        let response = request.send().await.map_err(unavailable)?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let body = response.bytes().await.map_err(unavailable)?;
+        let answer: Answer = serde_json::from_slice(&body).map_err(|error| EmbedError::BadAnswer(error.to_string()))?;
+        answer.vectors(inputs.len(), self.config.dimension)
+    }
+
+    async fn refusal(&self, response: Response) -> EmbedError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let again = status.is_server_error()
+            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
+        if status == StatusCode::TOO_MANY_REQUESTS || again && retry_after.is_some() {
+            return EmbedError::Throttled { retry_after };
+        }
+        // Some endpoints repeat the key when they refuse it.
+        let mut body = response.text().await.unwrap_or_default();
+        if let Some(key) = &self.config.api_key
+            && !key.expose_secret().is_empty()
+        {
+            body = body.replace(key.expose_secret(), "[key]");
+        }
+        let detail: String = body.chars().take(DETAIL_CHARS_MAX).collect();
+        if again {
+            return EmbedError::Unavailable { source: format!("status {status}: {detail}").into() };
+        }
+        EmbedError::Rejected { status: status.as_u16(), detail }
+    }
+
+    /// Cuts `texts` into requests, in order.
+    fn batches(&self, texts: Vec<String>) -> Vec<Vec<String>> {
+        let mut batches: Vec<Vec<String>> = Vec::new();
+        let mut bytes = 0;
+        for text in texts {
+            bytes += text.len();
+            match batches.last_mut() {
+                Some(batch) if batch.len() < self.config.inputs_max.get() && bytes <= self.config.bytes_max => {
+                    batch.push(text);
+                }
+                _ => {
+                    bytes = text.len();
+                    batches.push(vec![text]);
+                }
+            }
+        }
+        batches
+    }
+}
+
+#[async_trait]
+impl Embedder for HttpEmbedder {
+    fn space(&self) -> &Space {
+        &self.space
+    }
+
+    async fn embed_passages(&self, texts: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let batches: Vec<_> = stream::iter(self.batches(texts))
+            .map(|inputs| self.request(inputs, deadline))
+            .buffered(self.config.requests_max.get())
+            .try_collect()
+            .await?;
+        Ok(batches.into_iter().flatten().collect())
+    }
+
+    async fn embed_query(&self, text: String, deadline: Instant) -> Result<Vec<f32>, EmbedError> {
+        let vectors = self.request(vec![text], deadline).await?;
+        let vector = vectors.into_iter().next();
+        vector.ok_or_else(|| EmbedError::BadAnswer("no vector".to_owned()))
+    }
+
+    /// An estimate, since the endpoint's tokenizer is not here: four ASCII bytes or one other
+    /// character to a token. English comes out about right, the rest too high, so that a chunk
+    /// sized by it fits.
+    fn count_tokens(&self, text: &str) -> Result<usize, EmbedError> {
+        let others = text.chars().filter(|c| !c.is_ascii()).count();
+        let ascii = text.bytes().filter(u8::is_ascii).count();
+        Ok(ascii.div_ceil(4) + others)
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.config.tokens_max
+    }
+}
+
+#[derive(Serialize)]
+struct Question<'a> {
+    model: &'a str,
+    input: &'a [String],
+    encoding_format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    index: usize,
+    embedding: Vec<f32>,
+}
+
+impl Answer {
+    /// The vectors in the inputs' order, each of length 1.
+    fn vectors(mut self, count: usize, dimension: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
+        if self.data.len() != count {
+            let found = self.data.len();
+            return Err(EmbedError::BadAnswer(format!("{found} vectors for {count} inputs")));
+        }
+        self.data.sort_by_key(|item| item.index);
+        self.data
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| {
+                let found = item.embedding.len();
+                if item.index != index {
+                    Err(format!("no vector for input {index}"))
+                } else if found != dimension {
+                    Err(format!("{found} components instead of {dimension}"))
+                } else {
+                    unit(item.embedding).ok_or_else(|| format!("vector {index} has no direction"))
+                }
+            })
+            .collect::<Result<_, _>>()
+            .map_err(EmbedError::BadAnswer)
+    }
+}
+
+/// The vector at length 1; `None` for one of zeroes or with a component that is no number.
+fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
+    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if !length.is_normal() {
+        return None;
+    }
+    for x in &mut vector {
+        *x /= length;
+    }
+    Some(vector)
+}
+
+/// The URL is left out: it may be private, and it is known.
+fn unavailable(error: reqwest::Error) -> EmbedError {
+    EmbedError::Unavailable { source: error.without_url().into() }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    let bound = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(attempt - 1));
+    bound.min(BACKOFF_MAX).mul_f64(fastrand::f64())
+}
+
+/// Seconds or a date: <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn wait(value: &str) -> Option<Duration> {
+        let value = HeaderValue::from_str(value).unwrap();
+        retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let later = httpdate::fmt_http_date(SystemTime::now() + Duration::from_mins(1));
+        let until_later = wait(&later).unwrap().as_secs();
+        assert!((57..=60).contains(&until_later), "{until_later} s");
+        assert_eq!(wait(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn backoff_grows_to_a_bound_and_never_overflows() {
+        assert!((0..100).all(|_| backoff(1) <= BACKOFF_FIRST));
+        assert!((0..100).any(|_| backoff(4) > BACKOFF_FIRST));
+        assert!(backoff(u32::MAX) <= BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_vector_without_a_direction_is_refused() {
+        assert_eq!(unit(vec![3.0, 4.0]), Some(vec![0.6, 0.8]));
+        assert_eq!(unit(vec![0.0, 0.0]), None);
+        assert_eq!(unit(vec![f32::NAN, 1.0]), None);
+        assert_eq!(unit(vec![f32::MAX, f32::MAX]), None);
+    }
+
+    #[test]
+    fn batches_keep_order_and_both_limits() {
+        let embedder = HttpEmbedder::new(HttpConfig {
+            inputs_max: NonZero::new(3).unwrap(),
+            bytes_max: 10,
+            ..HttpConfig::new("http://localhost", "m", 2)
+        })
+        .unwrap();
+        let texts = ["a", "b", "c", "d", "a text too long", "e", "123456789", "f"];
+        let batches = embedder.batches(texts.map(str::to_owned).to_vec());
+        assert_eq!(
+            batches,
+            [vec!["a", "b", "c"], vec!["d"], vec!["a text too long"], vec!["e", "123456789"], vec!["f"]]
+        );
+    }
+}
