@@ -1,0 +1,32 @@
+//! The one file of this function that turns an error into a problem.
+
+use std::time::Duration;
+
+use shared::problem::{Code, Problem};
+
+use crate::{error::AuthError, hashing::HashError};
+
+/// A turn to hash takes well under a second.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::EmailTaken => {
+                Self::new(Code::EmailTaken, "An account with this e-mail address exists; log in instead.")
+            }
+            AuthError::InvalidCredentials => {
+                Self::new(Code::InvalidCredentials, "There is no account with this e-mail address and password.")
+            }
+            AuthError::AccountGone => Self::new(Code::Unauthenticated, "The access token's account does not exist."),
+            AuthError::Hash(error @ HashError::Busy) => {
+                Self::new(Code::DeadlineExceeded, "Too many logins and registrations are waiting at the moment.")
+                    .retry_after(BUSY_RETRY_AFTER)
+                    .caused_by(error)
+            }
+            AuthError::Hash(error @ (HashError::Argon2(_) | HashError::Thread(_))) => Self::internal(error),
+            AuthError::Sign(error) => Self::internal(error),
+            AuthError::Db(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The function's routes: requests parsed into the words of the domain, results written as JSON.
+
+mod accounts;
+mod well_known;
+
+use axum::{Extension, Router};
+use shared::App;
+
+use crate::{accounts::Accounts, signer::Signer};
+
+/// The function's routes, for [`shared::http::finish`]; what they share beside the app comes with them.
+pub fn routes(app: &App, signer: Signer) -> Router<App> {
+    Router::new()
+        .merge(accounts::routes())
+        .layer(Extension(Accounts::new(app, signer)))
+        .merge(well_known::routes(&app.config.tokens))
+}

@@ -1,0 +1,184 @@
+//! Issues access tokens. The only place that has the private key.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jsonwebtoken::{
+    Algorithm, EncodingKey, Header,
+    jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
+};
+use secrecy::{ExposeSecret, SecretString};
+use shared::{
+    config::{ConfigError, TokenConfig},
+    domain::UserId,
+    tokens::{Claims, TYP},
+};
+use uuid::Uuid;
+
+/// 112 bits of security, which NIST SP 800-57 takes through 2030; a signature costs a third of one with 3072 bits.
+const KEY_SIZE: KeySize = KeySize::Rsa2048;
+
+/// Characters of a line of base64 in PEM (RFC 7468, section 2).
+const PEM_LINE_CHARS: usize = 64;
+
+/// Issues access tokens: JWT by RFC 9068, signed with RS256. Cheap to clone.
+#[derive(Clone)]
+pub struct Signer(Arc<Inner>);
+
+struct Inner {
+    key: EncodingKey,
+    header: Header,
+    issuer: String,
+    audience: String,
+    access_ttl: Duration,
+}
+
+/// A token that gives access to all that its account may see, until it expires.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    /// The token.
+    pub token: SecretString,
+    /// How long it lives.
+    pub expires_in: Duration,
+}
+
+/// A token that could not be signed: a defect, because the key was tried at the start.
+#[derive(Debug, thiserror::Error)]
+#[error("the access token could not be signed")]
+pub struct SignError(#[source] jsonwebtoken::errors::Error);
+
+impl Signer {
+    /// The signer that `config` describes.
+    ///
+    /// # Errors
+    /// When there is no signing key, when it is not an RSA key of at least 2,048 bits, and when its public half is not in
+    /// the key set: then nobody could check what it signs.
+    pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
+        let pem = config.signing_key.as_ref().ok_or(ConfigError::Missing("TOKEN_SIGNING_KEY"))?;
+        // The parser's own errors are left out: they may repeat a part of the key.
+        let invalid = |_| ConfigError::invalid("TOKEN_SIGNING_KEY", "it is not an RSA private key in PEM");
+        let key = EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes()).map_err(invalid)?;
+        let jwk = public_jwk(&key).map_err(invalid)?;
+        let set = public_keys(config)?;
+        if !set.keys.iter().any(|other| other.common.key_id == jwk.common.key_id && other.algorithm == jwk.algorithm) {
+            let reason = "the signing key's public key is not in it, or not with its RFC 7638 thumbprint as `kid`";
+            return Err(ConfigError::invalid("TOKEN_JWKS", reason));
+        }
+        let mut header = Header::new(Algorithm::RS256);
+        header.typ = Some(TYP.to_owned());
+        header.kid = jwk.common.key_id;
+        Ok(Self(Arc::new(Inner {
+            key,
+            header,
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            access_ttl: config.access_ttl,
+        })))
+    }
+
+    /// A fresh access token for `user`.
+    ///
+    /// # Errors
+    /// When it can not be signed.
+    pub fn access_token(&self, user: UserId) -> Result<AccessToken, SignError> {
+        self.access_token_at(user, SystemTime::now())
+    }
+
+    fn access_token_at(&self, user: UserId, now: SystemTime) -> Result<AccessToken, SignError> {
+        let inner = &self.0;
+        let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let claims = Claims {
+            iss: inner.issuer.clone(),
+            aud: inner.audience.clone(),
+            sub: user,
+            iat: now_s,
+            nbf: now_s,
+            exp: now_s + inner.access_ttl.as_secs(),
+            jti: Uuid::new_v4(),
+        };
+        let token = jsonwebtoken::encode(&inner.header, &claims, &inner.key).map_err(SignError)?;
+        Ok(AccessToken { token: token.into(), expires_in: inner.access_ttl })
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("kid", &self.0.header.kid).finish_non_exhaustive()
+    }
+}
+
+/// The key set of `config`, read strictly as public keys: were private members among them, they would be dropped here
+/// and not be published.
+///
+/// # Errors
+/// When it can not be read.
+pub fn public_keys(config: &TokenConfig) -> Result<JwkSet, ConfigError> {
+    serde_json::from_str(&config.jwks).map_err(|source| ConfigError::invalid("TOKEN_JWKS", source))
+}
+
+/// A signing key and the key set by which its tokens are checked.
+#[derive(Clone, Debug)]
+pub struct GeneratedKeys {
+    /// The private key: PKCS #8 in PEM, for `TOKEN_SIGNING_KEY`.
+    pub private_pem: SecretString,
+    /// A key set with its public key alone, for `TOKEN_JWKS`.
+    pub jwks: String,
+}
+
+/// Why no key could be generated: the system's cryptography failed.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// aws-lc gave no key.
+    #[error("no RSA key could be generated")]
+    Key(#[from] aws_lc_rs::error::Unspecified),
+    /// The key that it gave can not be read.
+    #[error("the generated RSA key can not be read")]
+    Read(#[from] jsonwebtoken::errors::Error),
+    /// The key set can not be written.
+    #[error("the key set can not be written")]
+    Write(#[from] serde_json::Error),
+}
+
+/// A fresh signing key: for a first installation, for rotation, for the local stack and for tests. Takes about a second
+/// without optimisation.
+///
+/// # Errors
+/// When the system's cryptography fails.
+pub fn generate() -> Result<GeneratedKeys, GenerateError> {
+    let pkcs8: Pkcs8V1Der<'_> = KeyPair::generate(KEY_SIZE)?.as_der()?;
+    let pem = pem("PRIVATE KEY", pkcs8.as_ref());
+    let jwk = public_jwk(&EncodingKey::from_rsa_pem(pem.as_bytes())?)?;
+    let jwks = serde_json::to_string(&JwkSet { keys: vec![jwk] })?;
+    Ok(GeneratedKeys { private_pem: pem.into(), jwks })
+}
+
+/// The public half of `key`, named by its thumbprint (RFC 7638): the name follows from the key and can not be given twice.
+fn public_jwk(key: &EncodingKey) -> Result<Jwk, jsonwebtoken::errors::Error> {
+    let mut jwk = Jwk::from_encoding_key(key, Algorithm::RS256)?;
+    jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256)?);
+    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+    Ok(jwk)
+}
+
+/// Textual encoding of keys: RFC 7468.
+fn pem(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for (at, char) in STANDARD.encode(der).chars().enumerate() {
+        if at > 0 && at % PEM_LINE_CHARS == 0 {
+            text.push('\n');
+        }
+        text.push(char);
+    }
+    text + &format!("\n-----END {label}-----\n")
+}
+
+#[cfg(test)]
+mod tests;
