@@ -49,7 +49,7 @@ impl Collection {
         let shard_config = config::shard_config(request)?;
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let description = CollectionInfo {
-            config: Some(config::collection_config(request)?),
+            config: Some(config::collection_config(request)),
             created_at: Some(config::timestamp(now)),
             ..CollectionInfo::default()
         };
@@ -109,17 +109,21 @@ impl Collection {
     ///
     /// # Errors
     /// `INTERNAL` when the description cannot be written.
-    pub fn remember_index(&self, field: &str, params: Option<Option<PayloadIndexParams>>) -> Result<(), Status> {
+    pub fn remember_index(&self, field: String, params: Option<PayloadIndexParams>) -> Result<(), Status> {
         self.describe(|description| {
-            match params {
-                Some(params) => {
-                    let info = PayloadSchemaInfo { params, ..PayloadSchemaInfo::default() };
-                    description.payload_schema.insert(field.to_owned(), info);
-                }
-                None => {
-                    description.payload_schema.remove(field);
-                }
-            }
+            let info = PayloadSchemaInfo { params, ..PayloadSchemaInfo::default() };
+            description.payload_schema.insert(field, info);
+            Ok(())
+        })
+    }
+
+    /// Forgets what [`Collection::remember_index`] was told.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the description cannot be written.
+    pub fn forget_index(&self, field: &str) -> Result<(), Status> {
+        self.describe(|description| {
+            description.payload_schema.remove(field);
             Ok(())
         })
     }

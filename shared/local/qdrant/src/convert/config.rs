@@ -260,10 +260,7 @@ fn compression(number: i32) -> Result<&'static str, Status> {
 }
 
 /// What `Get` tells about the configuration: what was asked for over the server's defaults.
-///
-/// # Errors
-/// Never in practice; the engine's defaults are read through JSON.
-pub fn collection_config(request: &proto::CreateCollection) -> Result<proto::CollectionConfig, Status> {
+pub fn collection_config(request: &proto::CreateCollection) -> proto::CollectionConfig {
     let defaults = edge::HnswIndexConfig::default();
     let mut hnsw_config = proto::HnswConfigDiff {
         m: Some(defaults.m as u64),
@@ -283,7 +280,7 @@ pub fn collection_config(request: &proto::CreateCollection) -> Result<proto::Col
         ..proto::OptimizersConfigDiff::default()
     };
     merge_optimizers(&mut optimizer_config, request.optimizers_config.as_ref());
-    Ok(proto::CollectionConfig {
+    proto::CollectionConfig {
         params: Some(proto::CollectionParams {
             shard_number: request.shard_number.unwrap_or(1),
             on_disk_payload: request.on_disk_payload.unwrap_or(true),
@@ -305,7 +302,7 @@ pub fn collection_config(request: &proto::CreateCollection) -> Result<proto::Col
         quantization_config: request.quantization_config,
         strict_mode_config: request.strict_mode_config.clone(),
         metadata: request.metadata.clone(),
-    })
+    }
 }
 
 /// Refuses the parts of an update that cannot be followed.

@@ -7,6 +7,7 @@ use qdrant_client::qdrant::collections_server::Collections;
 use tonic::{Request, Status};
 
 use super::{Answer, Service, seconds};
+use crate::collection::Collection;
 use crate::errors::unimplemented;
 
 fn operated(result: Result<bool, Status>, started: Instant) -> Answer<proto::CollectionOperationResponse> {
@@ -19,7 +20,7 @@ impl Collections for Service {
     async fn get(&self, request: Request<proto::GetCollectionInfoRequest>) -> Answer<proto::GetCollectionInfoResponse> {
         let started = Instant::now();
         let name = request.into_inner().collection_name;
-        let info = self.on_collection(&name, |collection| collection.info()).await?;
+        let info = self.on_collection(&name, Collection::info).await?;
         let time = seconds(started);
         Ok(proto::GetCollectionInfoResponse { result: Some(info), time }.into())
     }

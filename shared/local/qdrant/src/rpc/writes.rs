@@ -63,7 +63,7 @@ impl Service {
                 let create = edge::CreateIndex { field_name, field_schema };
                 let operation = edge::FieldIndexOperations::CreateIndex(create);
                 let id = collection.update(edge::UpdateOperation::FieldIndexOperation(operation))?;
-                collection.remember_index(&field, Some(request.field_index_params))?;
+                collection.remember_index(field, request.field_index_params)?;
                 Ok(id)
             })
             .await?;
@@ -83,7 +83,7 @@ impl Service {
                 let field = path.to_string();
                 let operation = edge::FieldIndexOperations::DeleteIndex(path);
                 let id = collection.update(edge::UpdateOperation::FieldIndexOperation(operation))?;
-                collection.remember_index(&field, None)?;
+                collection.forget_index(&field)?;
                 Ok(id)
             })
             .await?;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    CreateFieldIndexCollectionBuilder, FieldType, QueryPointsBuilder, ScrollPointsBuilder, UpsertPointsBuilder,
+    CreateFieldIndexCollectionBuilder, FieldType, OptimizersConfigDiffBuilder, QueryPointsBuilder, ScrollPointsBuilder,
+    UpsertPointsBuilder,
 };
 
 use crate::server::{Folder, Server, command, point, schema, with_points};
@@ -74,7 +75,10 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
     for round in 0..rounds {
         let server = Server::start(&folder);
         if round == 0 {
-            server.client().create_collection(schema("c")).await.unwrap();
+            // A low threshold, so that some of the kills hit an optimisation.
+            let early = OptimizersConfigDiffBuilder::default().indexing_threshold(10);
+            let create = schema("c").optimizers_config(early);
+            server.client().create_collection(create).await.unwrap();
             let index = CreateFieldIndexCollectionBuilder::new("c", "kb", FieldType::Keyword);
             server.client().create_field_index(index.wait(true)).await.unwrap();
         }
@@ -95,7 +99,7 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
                 })
             })
             .collect();
-        // Long enough in the last rounds for a flush or an optimisation to be in progress.
+        // Long enough in the last rounds for an optimisation to be in progress.
         tokio::time::sleep(Duration::from_millis(400 * (round + 1))).await;
         server.kill();
         for writer in writers {
