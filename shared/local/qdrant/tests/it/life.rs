@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    CreateFieldIndexCollectionBuilder, FieldType, OptimizersConfigDiffBuilder, QueryPointsBuilder, ScrollPointsBuilder,
-    UpsertPointsBuilder,
+    CollectionStatus, CountPointsBuilder, CreateFieldIndexCollectionBuilder, FieldType, HnswConfigDiffBuilder,
+    OptimizersConfigDiffBuilder, QueryPointsBuilder, ScrollPointsBuilder, UpsertPointsBuilder,
 };
 
 use crate::server::{Folder, Server, command, point, schema, with_points};
@@ -64,6 +64,40 @@ async fn sigterm_ends_it_cleanly_within_two_seconds_even_with_clients_connected(
     let started = Instant::now();
     Server::start(&folder);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn sigterm_does_not_wait_for_a_long_optimisation() {
+    let folder = Folder::new();
+    let server = Server::start(&folder);
+    let client = server.client();
+    // A graph that takes far longer to build than there is time to end.
+    let slow = HnswConfigDiffBuilder::default().m(64).ef_construct(4_000);
+    let early = OptimizersConfigDiffBuilder::default().indexing_threshold(10);
+    let create = schema("c").hnsw_config(slow).optimizers_config(early);
+    client.create_collection(create).await.unwrap();
+    let points = (0..8_000_u16).map(|id| {
+        let n = f32::from(id);
+        let vector = [(n * 0.37).sin(), (n * 1.31).cos(), (n * 2.17).sin(), (n * 3.73).cos()];
+        point(id.into(), vector, &[(1, 1.0)], "a")
+    });
+    let request = UpsertPointsBuilder::new("c", points.collect::<Vec<_>>()).wait(true);
+    client.upsert_points(request).await.unwrap();
+    loop {
+        let info = client.collection_info("c").await.unwrap().result.unwrap();
+        match info.status() {
+            CollectionStatus::Yellow => break,
+            _ if info.indexed_vectors_count >= Some(16_000) => panic!("it was not slow enough"),
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (ended, took) = tokio::task::spawn_blocking(|| server.terminate()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let server = Server::start(&folder);
+    let count = server.client().count(CountPointsBuilder::new("c").exact(true)).await.unwrap();
+    assert_eq!(count.result.unwrap().count, 8_000);
 }
 
 #[tokio::test]
