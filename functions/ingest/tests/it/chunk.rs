@@ -227,7 +227,7 @@ fn megabytes_of_anything_end() {
     for unit in [
         "x", "x\n", "x\n\n", "# a\n", "漢", "a. ", " ", ".", "}\n", "|x|y|\n", "- a\n",
     ] {
-        let text = format!("y{}y", unit.repeat(300_000 / unit.len()));
+        let text = format!("y{}y", unit.repeat(90_000 / unit.len()));
         for format in [Format::Plain, Format::Markdown] {
             let extracted = read(&text, format);
             let chunks = chunk(&extracted, Limits::default(), &count).unwrap();

@@ -89,10 +89,8 @@ proptest! {
 
 #[test]
 fn media_types_name_formats_in_any_case() {
-    assert_eq!(
-        Format::from_media_type("Text/Markdown"),
-        Some(Format::Markdown)
-    );
+    let format = Format::from_media_type("Text/Markdown");
+    assert_eq!(format, Some(Format::Markdown));
     assert_eq!(Format::from_media_type("application/pdf"), None);
 }
 
@@ -375,13 +373,13 @@ fn hostile_html_ends() {
         "<ul><li>",
         "<blockquote>x",
     ] {
-        let _ = reads_in_time(Format::Html, unit.repeat(500_000 / unit.len()));
+        let _ = reads_in_time(Format::Html, unit.repeat(200_000 / unit.len()));
     }
     for tag in ["div", "blockquote", "section", "ul><li", "b", "em"] {
         let open = format!("<{tag}>").repeat(if tag.contains('>') { 120 } else { 240 });
         let _ = reads_in_time(
             Format::Html,
-            format!("{open}{}", "<p>some, words, here</p>".repeat(2_000)),
+            format!("{open}{}", "<p>some, words, here</p>".repeat(500)),
         );
     }
 }
