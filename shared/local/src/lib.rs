@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Development only: the whole stack on one machine, and the kit that the tests stand on.
+//!
+//! A map: [`process`] starts what must not outlive us, [`postgres`], [`qdrant`] and [`model`] provide what the
+//! functions need, [`gateway`] puts their routers behind one port, [`testkit`] does the same for one test. Only
+//! [`settings`] reads the environment.
+
+pub mod args;
+pub mod demo;
+pub mod failure;
+pub mod folder;
+pub mod gateway;
+pub mod keys;
+pub mod model;
+pub mod postgres;
+pub mod process;
+pub mod qdrant;
+pub mod s3;
+pub mod settings;
+pub mod stores;
+pub mod testkit;
+pub mod up;

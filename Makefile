@@ -1,0 +1,57 @@
+# Lockstep's commands. `make` alone lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# What is built or fetched once is kept outside the checkout: a fresh clone starts quickly.
+CACHE := $(or $(LOCKSTEP_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lockstep)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+DATA := $(or $(LOCKSTEP_DATA_DIR),$(CURDIR)/.lockstep)
+
+# The parts of the set-up; each script prints where its part is and is quick when that is there. A server that is given
+# needs no build, and a variable that is set is believed.
+QDRANT = $(if $(QDRANT_URL),true,LOCAL_QDRANT_BIN="$${LOCAL_QDRANT_BIN:-$$(shared/local/qdrant/build)}" && export LOCAL_QDRANT_BIN)
+MODEL = EMBEDDING_MODEL_DIR="$${EMBEDDING_MODEL_DIR:-$$(shared/local/model/build)}" && export EMBEDDING_MODEL_DIR
+POSTGRES = $(if $(DATABASE_URL),true,POSTGRES_BIN="$${POSTGRES_BIN:-$$(shared/local/postgres/fetch)}" && export POSTGRES_BIN)
+PARTS = $(MODEL) && $(POSTGRES) && $(QDRANT)
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools:
+	@command -v cargo >/dev/null || { echo "Rust is missing: https://rustup.rs" >&2; exit 1; }
+	@command -v python3 >/dev/null || { echo "python3 is missing (it fetches the embedding model)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "a C compiler is missing (Debian: apt-get install build-essential)" >&2; exit 1; }
+
+.PHONY: setup
+setup: tools ## Build and fetch all that the others need: model, Qdrant, PostgreSQL
+	@# The model's half minute is mostly waiting, so it runs beside Qdrant's build.
+	@{ $(MODEL); } & model=$$!; $(POSTGRES) && $(QDRANT) && wait $$model
+
+.PHONY: run
+run: setup ## Run the whole stack on this machine (PORT=8080)
+	@cargo build --package local --bin lockstep
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" up
+
+.PHONY: test
+test: setup ## Run all tests, against real stores
+	@$(PARTS) && cargo test --workspace
+	@shared/local/qdrant/build test
+
+.PHONY: lint
+lint: tools ## Check format and lints, in both workspaces
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@shared/local/qdrant/build fmt --check
+	@shared/local/qdrant/build clippy --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: tools ## Format the code
+	@cargo fmt --all
+	@shared/local/qdrant/build fmt
+
+.PHONY: clean-data
+clean-data: ## Remove the local stack's data (accounts, documents, keys)
+	rm -rf -- "$(DATA)"

@@ -1,0 +1,77 @@
+//! The command line.
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::{failure::Failure, settings};
+
+/// What `lockstep --help` says.
+pub const USAGE: &str = "\
+Lockstep on one machine.
+
+usage: lockstep up [options]
+
+  --port N      the gateway's port on 127.0.0.1 (default: $PORT, else 8080; 0: any free one)
+  --no-demo     start with no account and no documents
+  --quiet       no demo, and nothing on standard output but one line with the URL
+  --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
+
+environment
+  LOCKSTEP_DATA_DIR    where everything is kept (default: .lockstep in the checkout)
+  LOCKSTEP_CACHE_DIR   where what is built or fetched once is kept (default: ~/.cache/lockstep)
+  DATABASE_URL         use this PostgreSQL instead of a private one
+  QDRANT_URL           use this Qdrant (gRPC) instead of a private one
+  POSTGRES_BIN, LOCAL_QDRANT_BIN, EMBEDDING_MODEL_DIR   use these programs and this model";
+
+/// The gateway's port where nothing else is said.
+const PORT: u16 = 8080;
+
+/// What is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// The whole stack.
+    Up(Options),
+    /// [`USAGE`].
+    Help,
+}
+
+/// How the stack runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// The gateway's port; 0 for any that is free.
+    pub port: u16,
+    /// Whether to make the demo's account and documents.
+    pub demo: bool,
+    /// Whether to say no more than the URL.
+    pub quiet: bool,
+    /// Whether to log JSON.
+    pub json: bool,
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// When a word is not understood; the sentence names it.
+pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Command, Failure> {
+    let wrong = |error: lexopt::Error| Failure::new(format!("{error}; `lockstep --help` lists what there is"));
+    let mut parser = Parser::from_args(words);
+    let port = settings::var("PORT").map(|text| text.parse().map_err(Failure::because(format!("PORT={text}"))));
+    let json = settings::var("LOCKSTEP_LOG").is_some_and(|format| format == "json");
+    let mut options = Options { port: port.transpose()?.unwrap_or(PORT), demo: true, quiet: false, json };
+    let mut up = false;
+    while let Some(word) = parser.next().map_err(wrong)? {
+        match word {
+            Arg::Value(word) if word == "up" && !up => up = true,
+            Arg::Long("port") => options.port = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
+            Arg::Long("no-demo") => options.demo = false,
+            Arg::Long("quiet") => (options.quiet, options.demo) = (true, false),
+            Arg::Long("log") => match parser.value().map_err(wrong)?.to_str() {
+                Some("json") => options.json = true,
+                Some("text") => options.json = false,
+                _ => return Err(Failure::new("--log takes `text` or `json`")),
+            },
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            other => return Err(wrong(other.unexpected())),
+        }
+    }
+    if up { Ok(Command::Up(options)) } else { Ok(Command::Help) }
+}

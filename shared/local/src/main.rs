@@ -1,0 +1,25 @@
+//! The local stack.
+
+use std::process::ExitCode;
+
+use local::{
+    args::{self, Command, USAGE},
+    up,
+};
+
+fn main() -> ExitCode {
+    let result = args::parse(std::env::args_os().skip(1)).and_then(|command| match command {
+        Command::Up(options) => up::run(options),
+        Command::Help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("lockstep: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The stores of the local stack: private ones that are started again when they end, or given ones.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use secrecy::SecretString;
+
+use crate::{
+    failure::Failure,
+    postgres::{Durability, PostgresServer},
+    qdrant::QdrantServer,
+    settings,
+};
+
+/// How often it is looked whether they still run.
+const WATCH: Duration = Duration::from_millis(250);
+
+/// The database of a private server. `initdb` makes it.
+const DATABASE: &str = "postgres";
+
+/// The private servers.
+#[derive(Debug)]
+struct Servers {
+    postgres: Option<PostgresServer>,
+    qdrant: Option<QdrantServer>,
+    stopping: bool,
+}
+
+/// PostgreSQL and Qdrant. They end with this value, and with this process.
+#[derive(Debug)]
+pub struct Stores {
+    /// PostgreSQL's URL.
+    pub database_url: SecretString,
+    /// Qdrant's gRPC endpoint.
+    pub qdrant_url: String,
+    servers: Arc<Mutex<Servers>>,
+}
+
+impl Stores {
+    /// Starts both at once, below `data`; `DATABASE_URL` and `QDRANT_URL` are used instead where they are set.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start(data: &Path) -> Result<Self, Failure> {
+        let (given_database, given_qdrant) = (settings::var("DATABASE_URL"), settings::var("QDRANT_URL"));
+        let (postgres, qdrant) = thread::scope(|scope| {
+            let qdrant = scope
+                .spawn(|| given_qdrant.is_none().then(|| QdrantServer::start(&data.join("qdrant"), 0)).transpose());
+            let postgres = given_database
+                .is_none()
+                .then(|| PostgresServer::start(&data.join("postgres"), 0, Durability::Full))
+                .transpose();
+            let qdrant = qdrant.join().unwrap_or_else(|_| Err(Failure::new("starting Qdrant panicked")));
+            (postgres, qdrant)
+        });
+        let (postgres, qdrant) = (postgres?, qdrant?);
+        let stores = Self {
+            database_url: match &postgres {
+                Some(server) => server.url(DATABASE),
+                None => given_database.unwrap_or_default().into(),
+            },
+            qdrant_url: qdrant.as_ref().map_or_else(|| given_qdrant.unwrap_or_default(), QdrantServer::url),
+            servers: Arc::new(Mutex::new(Servers { postgres, qdrant, stopping: false })),
+        };
+        let servers = Arc::clone(&stores.servers);
+        thread::spawn(move || watch(&servers));
+        Ok(stores)
+    }
+
+    /// Stops Qdrant, then PostgreSQL, in order.
+    pub fn stop(&self) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.stopping = true;
+        if let Some(mut server) = servers.qdrant.take() {
+            server.stop();
+        }
+        if let Some(mut server) = servers.postgres.take() {
+            server.stop();
+        }
+    }
+}
+
+impl Drop for Stores {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts again what has ended without being asked to.
+fn watch(servers: &Mutex<Servers>) {
+    loop {
+        thread::sleep(WATCH);
+        let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.stopping {
+            return;
+        }
+        if let Some(server) = &mut servers.postgres
+            && server.pid().is_none()
+        {
+            report("PostgreSQL", server.resume());
+        }
+        if let Some(server) = &mut servers.qdrant
+            && server.pid().is_none()
+        {
+            report("Qdrant", server.resume());
+        }
+    }
+}
+
+fn report(store: &str, result: Result<(), Failure>) {
+    match result {
+        Ok(()) => tracing::warn!(store, "had ended, and was started again"),
+        Err(error) => tracing::error!(store, %error, "has ended, and could not be started again"),
+    }
+}

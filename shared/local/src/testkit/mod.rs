@@ -1,0 +1,26 @@
+//! The kit that the tests stand on: a real PostgreSQL and a real Qdrant engine for each test process, and in them a
+//! database and a collection of its own for each test.
+//!
+//! `DATABASE_URL` and `QDRANT_URL` make the tests use other servers instead.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test kit: what fails here fails the test, at once and with a sentence"
+)]
+
+mod app;
+mod consistency;
+mod embedder;
+mod proxy;
+mod reply;
+mod servers;
+
+pub use self::{
+    app::{Parts, TestApp, TestUser},
+    embedder::{CountingEmbedder, Embedded, HashEmbedder},
+    proxy::TcpProxy,
+    reply::Reply,
+    servers::{Private, private_postgres, private_qdrant},
+};

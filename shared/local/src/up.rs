@@ -1,0 +1,220 @@
+//! `lockstep up`: the whole stack in one process and two children.
+
+use std::{
+    fs::{File, TryLockError},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    num::NonZero,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use shared::{
+    App,
+    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    db::migrations,
+    deadline::Deadline,
+    problem::Causes,
+    telemetry,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{args::Options, demo, failure::Failure, folder, gateway, keys, model, s3, settings, stores::Stores};
+
+/// How long requests that are running may take to end, once we are asked to.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How often interrupted ingestions are looked for; the scheduled function in the cloud.
+const SWEEP: Duration = Duration::from_secs(2);
+
+/// The most time of one sweep.
+const SWEEP_MAX: Duration = Duration::from_secs(25);
+
+/// Runs the stack until it is asked to end.
+///
+/// # Errors
+/// When something does not start; the sentence says what to do.
+pub fn run(options: Options) -> Result<(), Failure> {
+    let started = Instant::now();
+    let log = LogConfig::from_env();
+    // At a terminal a line for each request is noise between the demo's lines; for a machine it is the point.
+    let asked = settings::var("RUST_LOG").is_some() || options.json;
+    telemetry::init(if asked { &log.filter } else { "warn" }, options.json);
+
+    let data = settings::data_dir();
+    folder::make(&data)?;
+    let _lock = lock(&data)?;
+    let listener = bind(options.port)?;
+    let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
+    let keys = keys::load_or_generate(&data.join("keys"))?;
+    let model = model::dir()?;
+    let stores = Stores::start(&data)?;
+    let config = Config {
+        database: DatabaseConfig::at(stores.database_url.clone()),
+        qdrant: QdrantConfig::at(&stores.qdrant_url),
+        embedding: EmbeddingConfig::MiniLm {
+            dir: model,
+            threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        },
+        tokens: TokenConfig {
+            issuer: format!("http://{address}"),
+            audience: "lockstep".to_owned(),
+            access_ttl: Duration::from_mins(15),
+            jwks: keys.jwks,
+            signing_key: Some(keys.private_pem),
+        },
+        limits: Limits::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
+    let result = runtime.block_on(serve(config, listener, address, &data, options, started));
+    // What still runs now has had its time; a model's inference may run on in its thread.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    stores.stop();
+    result
+}
+
+/// Serves until a signal comes, then lets running requests end.
+async fn serve(
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    data: &Path,
+    options: Options,
+    started: Instant,
+) -> Result<(), Failure> {
+    let ending = ending()?;
+    migrations::run(&config.database)
+        .await
+        .map_err(|error| Failure::new(format!("the database can not be brought up to date: {}", Causes(&error))))?;
+    let app = App::new(config).map_err(Failure::because("the configuration does not hold"))?;
+    let router = gateway::router(&app).map_err(Failure::because("the configuration does not hold"))?;
+    let s3 = s3::open(&data.join("s3"))?;
+    let s3_listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+    let s3_listener = s3_listener.map_err(Failure::because("S3 has no port"))?;
+    let s3_address = s3_listener.local_addr().map_err(Failure::because("S3 has no address"))?;
+    let s3_serve = axum::serve(s3_listener, s3.router).with_graceful_shutdown(ended(ending.clone()));
+    let s3_task = tokio::spawn(s3_serve.into_future());
+
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::because("the port is lost"))?;
+    let gateway = axum::serve(listener, router).with_graceful_shutdown(ended(ending.clone()));
+    let gateway = tokio::spawn(gateway.into_future());
+    let sweeper = tokio::spawn(sweep(app, ending.clone()));
+
+    let url = format!("http://{address}");
+    if options.quiet {
+        say(&format!("ready {url} s3 http://{s3_address}\n"));
+    } else {
+        let banner = demo::Banner { url: &url, s3: &format!("http://{s3_address}"), data, started };
+        say(&banner.to_string());
+    }
+    if options.demo {
+        let ended = ended(ending.clone());
+        tokio::select! {
+            // The stack is of use without its demo.
+            result = demo::run(&url, data, say) => if let Err(error) = result { say(&format!("\n  the demo failed: {error}\n")); },
+            () = ended => {}
+        }
+    }
+    ended(ending).await;
+    if !options.quiet {
+        say("\n  stopping\n");
+    }
+    let drain = async {
+        gateway.await.ok();
+        s3_task.await.ok();
+        sweeper.await.ok();
+    };
+    if tokio::time::timeout(DRAIN_MAX, drain).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+    Ok(())
+}
+
+/// Turns true when a signal asks us to end.
+fn ending() -> Result<watch::Receiver<bool>, Failure> {
+    let listen = |kind| signal(kind).map_err(Failure::because("signals can not be heard"));
+    let (mut int, mut term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (send, ending) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        send.send_replace(true);
+        // Held, so that nobody takes a dropped sender for a signal.
+        send.closed().await;
+    });
+    Ok(ending)
+}
+
+async fn ended(mut ending: watch::Receiver<bool>) {
+    ending.wait_for(|ended| *ended).await.ok();
+}
+
+/// What the schedule does in the cloud: finishes interrupted ingestions and removes retired points.
+async fn sweep(app: App, ending: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP) => {}
+            () = ended(ending.clone()) => return,
+        }
+        // Not broken off at the end: it gets the same time to finish as a request.
+        if let Err(error) = ingest::sweep(&app, Deadline::after(SWEEP_MAX)).await {
+            tracing::warn!(error = %Causes(&error), "the sweep did not end");
+        }
+    }
+}
+
+/// Holds the data folder: two stacks on one would fight over it.
+fn lock(data: &Path) -> Result<File, Failure> {
+    let path = data.join("lock");
+    let unusable = || format!("{} can not be used", path.display());
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Failure::because(unusable()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).ok();
+            return Err(Failure::new(format!(
+                "another `lockstep up` (process {}) runs on {}; stop it, or set LOCKSTEP_DATA_DIR to another folder",
+                pid.trim(),
+                data.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(Failure::because(unusable())(error)),
+    }
+    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(Failure::because(unusable()))?;
+    Ok(file)
+}
+
+fn bind(port: u16) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            Failure::new(format!(
+                "the port {port} is taken by another program; choose another with `lockstep up --port N` or PORT=N make run"
+            ))
+        } else {
+            Failure::because(format!("the port {port} can not be used"))(error)
+        }
+    })?;
+    listener.set_nonblocking(true).map_err(Failure::because("the gateway's port can not be used"))?;
+    Ok(listener)
+}
+
+/// Writes to standard output; that nobody reads it (`| head`) ends nothing.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
+}

@@ -1,0 +1,18 @@
+//! The whole: all functions, both stores.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests: what fails here fails the test"
+)]
+
+mod accounts;
+mod faults;
+mod gate;
+mod ingestion;
+mod kit;
+mod migrations;
+mod refusals;
+mod sigv4;
+mod stack;

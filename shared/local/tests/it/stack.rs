@@ -1,0 +1,196 @@
+//! `lockstep up` as a real process: it serves, ends, is killed, and comes back with everything.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use local::{
+    folder::TempFolder,
+    process::{self, Signal},
+};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::sigv4;
+
+/// A running stack.
+struct Stack {
+    child: Child,
+    url: String,
+    s3: String,
+}
+
+fn command(data: &Path, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    command.args(["up", "--quiet", "--port", &port.to_string()]).env("LOCKSTEP_DATA_DIR", data);
+    // These tests are about the private servers.
+    command.env_remove("DATABASE_URL").env_remove("QDRANT_URL").env_remove("PORT").stdin(Stdio::null());
+    command
+}
+
+impl Stack {
+    fn up(data: &Path) -> Self {
+        let mut child = command(data, 0).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["ready", url, "s3", s3] = words[..] else { panic!("the stack says {line:?}") };
+        Self { url: url.to_owned(), s3: s3.to_owned(), child }
+    }
+
+    fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    async fn post(&self, path: &str, token: &str, body: Value) -> (StatusCode, Value) {
+        let request = Client::new().post(self.path(path)).bearer_auth(token).json(&body);
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+
+    async fn ready(&self) -> bool {
+        match Client::new().get(self.path("/ready")).send().await {
+            Ok(response) => response.status() == StatusCode::OK,
+            Err(_) => false,
+        }
+    }
+
+    /// All processes below it.
+    fn descendants(&self) -> Vec<u32> {
+        let table = process::run(&["ps", "-e", "-o", "pid=,ppid="].map(ToOwned::to_owned)).unwrap();
+        let table: Vec<(u32, u32)> = table
+            .lines()
+            .filter_map(|line| line.trim().split_once(char::is_whitespace))
+            .map(|(pid, parent)| (pid.parse().unwrap(), parent.trim().parse().unwrap()))
+            .collect();
+        let mut found = vec![self.child.id()];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(table.iter().filter(|row| row.1 == parent).map(|row| row.0));
+            at += 1;
+        }
+        found.split_off(1)
+    }
+
+    fn kill(&mut self) {
+        process::signal(self.child.id(), Signal::Kill);
+        self.child.wait().unwrap();
+    }
+
+    /// As Ctrl-C does; returns the exit code.
+    fn interrupt(&mut self) -> Option<i32> {
+        process::signal(self.child.id(), Signal::Int);
+        assert!(process::wait_until(Duration::from_secs(15), || self.child.try_wait().unwrap().is_some()));
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn alive(pids: &[u32]) -> Vec<String> {
+    pids.iter().filter_map(|pid| process::program(*pid)).collect()
+}
+
+fn refused(data: &Path, port: u16) -> String {
+    let Output { status, stderr, .. } = command(data, port).output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    String::from_utf8(stderr).unwrap()
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_stack_and_all_its_processes() {
+    let data = TempFolder::new().unwrap();
+    let mut stack = Stack::up(data.path());
+    assert!(stack.ready().await);
+    let processes = stack.descendants();
+    assert!(alive(&processes).len() >= 4, "{:?}", alive(&processes));
+    let asked = Instant::now();
+    assert_eq!(stack.interrupt(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    assert_eq!(alive(&processes), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn after_kill_9_nothing_is_left_and_a_restart_has_everything() {
+    let data = TempFolder::new().unwrap();
+    let mut stack = Stack::up(data.path());
+    let credentials = json!({ "email": "ada@example.com", "password": "the spare key lies there" });
+    let (status, account) = stack.post("/auth/register", "", credentials.clone()).await;
+    assert_eq!(status, 201, "{account}");
+    let document = json!({ "source_uri": "note", "text": "The spare key lies under the third flowerpot." });
+    let (status, body) = stack.post("/documents", account["access_token"].as_str().unwrap(), document).await;
+    assert_eq!(status, 201, "{body}");
+
+    let processes = stack.descendants();
+    stack.kill();
+    // At once, while the processes of the first are still ending.
+    let stack = Stack::up(data.path());
+    assert!(process::wait_until(Duration::from_secs(5), || alive(&processes).is_empty()), "{:?}", alive(&processes));
+    let (status, account) = stack.post("/auth/login", "", credentials).await;
+    assert_eq!(status, 200, "{account}");
+    let question = json!({ "query": "Where is the spare key?", "k": 1 });
+    let (status, answer) = stack.post("/query", account["access_token"].as_str().unwrap(), question).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["hits"][0]["document"]["source_uri"], "note", "{answer}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_killed_is_started_again() {
+    let data = TempFolder::new().unwrap();
+    let stack = Stack::up(data.path());
+    for name in ["postgres", "local-qdrant"] {
+        // The first `postgres` in the list is the server itself: its workers are below it.
+        let is_it = |pid: &u32| process::program(*pid).is_some_and(|program| program.contains(name));
+        let victim = stack.descendants().into_iter().find(is_it);
+        process::signal(victim.unwrap(), Signal::Kill);
+        let end = Instant::now() + Duration::from_secs(20);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        while !stack.ready().await {
+            assert!(Instant::now() < end, "{name} does not come back");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let credentials = json!({ "email": "ada@example.com", "password": "the spare key lies there" });
+    assert_eq!(stack.post("/auth/register", "", credentials).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_second_stack_on_the_same_data_and_a_taken_port_are_refused_by_name() {
+    let data = TempFolder::new().unwrap();
+    let stack = Stack::up(data.path());
+    let message = refused(data.path(), 0);
+    assert!(message.contains(&format!("process {}", stack.child.id())), "{message}");
+    assert!(message.contains("LOCKSTEP_DATA_DIR"), "{message}");
+
+    let other = TempFolder::new().unwrap();
+    let port = stack.url.rsplit_once(':').unwrap().1;
+    let message = refused(other.path(), port.parse().unwrap());
+    assert!(message.contains(&format!("the port {port} is taken")) && message.contains("--port"), "{message}");
+}
+
+#[tokio::test]
+async fn s3_takes_and_gives_what_is_signed_and_nothing_else() {
+    let data = TempFolder::new().unwrap();
+    let stack = Stack::up(data.path());
+    let secret = std::fs::read_to_string(data.path().join("s3/secret-key")).unwrap();
+    let host = stack.s3.strip_prefix("http://").unwrap();
+    let presigned =
+        |method: &str| sigv4::presign(method, host, "/lockstep-inbox/a.txt", local::s3::ACCESS_KEY, &secret);
+    let client = Client::new();
+    let put = client.put(presigned("PUT")).body("hello").send().await.unwrap();
+    assert_eq!(put.status(), 200, "{}", put.text().await.unwrap());
+    let got = client.get(presigned("GET")).send().await.unwrap();
+    assert_eq!((got.status(), got.text().await.unwrap()), (StatusCode::OK, "hello".to_owned()));
+    let unsigned = client.get(format!("{}/lockstep-inbox/a.txt", stack.s3)).send().await.unwrap();
+    assert_eq!(unsigned.status(), 403);
+    let tampered = presigned("GET").replace("a.txt", "b.txt");
+    assert_eq!(client.get(tampered).send().await.unwrap().status(), 403);
+}
