@@ -1,0 +1,157 @@
+//! The answer, as clients read it.
+
+use serde::Serialize;
+use shared::domain::{ChunkId, DocumentId, KnowledgeBaseId};
+
+/// The body of the answer to `POST /query`.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueryResponse {
+    /// The passages that were found, best first: at most `k`, of active revisions in readable knowledge bases only.
+    pub hits: Vec<Hit>,
+    /// The dependencies that this answer had to do without, by name. Empty: this is the best answer there is.
+    pub degraded: Vec<&'static str>,
+    /// The answer to the question, when `answer` was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// How the hits were found, when `debug` was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug: Option<Debug>,
+}
+
+/// A passage that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Hit {
+    /// The passage's id. The same passage keeps it while its text stays, over all revisions.
+    pub chunk_id: ChunkId,
+    /// How well it fits, from 0 to 1, relative to the other candidates for this question: scores compare hits of one
+    /// answer, not of two.
+    pub score: f32,
+    /// The passage itself: exactly the document's text in `byte_range`.
+    pub text: String,
+    /// The document that it stands in.
+    pub document: HitDocument,
+    /// Where it stands in the document's text.
+    pub byte_range: ByteRange,
+    /// The page on which it begins, counted from 1; `null` where the document has no pages.
+    pub page: Option<i32>,
+    /// The headings above it, outermost first.
+    pub heading_path: Vec<String>,
+}
+
+/// The document that a hit stands in, as of its active revision.
+#[derive(Clone, Debug, Serialize)]
+pub struct HitDocument {
+    /// The document's id.
+    pub id: DocumentId,
+    /// Its title, if it has one.
+    pub title: Option<String>,
+    /// Where it came from, as it was given at ingestion.
+    pub source_uri: String,
+    /// The knowledge base that it belongs to.
+    pub knowledge_base: KnowledgeBaseId,
+    /// The revision that the passage was taken from: the active one.
+    pub revision: i32,
+    /// SHA-256 of that revision's source as it was sent, in hexadecimal.
+    pub content_hash: String,
+}
+
+/// A half-open range of bytes, in UTF-8. It counts in the document's text: in the source itself for plain text and
+/// Markdown, in its reading as Markdown for other formats.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last.
+    pub end: u64,
+}
+
+/// An answer to the question, every statement of it with its citation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// How it was made.
+    pub kind: AnswerKind,
+    /// Whether the hits support an answer. If not, there are no statements.
+    pub found: bool,
+    /// What the answer says, the best supported first.
+    pub statements: Vec<Statement>,
+}
+
+/// How an answer was made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerKind {
+    /// Of sentences from the hits, word for word.
+    Extractive,
+}
+
+/// One statement of an answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Statement {
+    /// What it says. In an extractive answer: exactly the document's text in the citation's `byte_range`.
+    pub text: String,
+    /// How well it fits the question, from 0 to 1; comparable between questions.
+    pub support: f32,
+    /// Where that stands.
+    pub citation: Citation,
+}
+
+/// Where a statement stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Citation {
+    /// The passage, one of the hits.
+    pub chunk_id: ChunkId,
+    /// The document.
+    pub document_id: DocumentId,
+    /// Its revision.
+    pub revision: i32,
+    /// The statement's place in the document's text.
+    pub byte_range: ByteRange,
+    /// The page on which the passage begins, if the document has pages.
+    pub page: Option<i32>,
+    /// The headings above the passage, outermost first.
+    pub heading_path: Vec<String>,
+    /// SHA-256 of the revision's source as it was sent, in hexadecimal.
+    pub content_hash: String,
+}
+
+/// How the hits were found. For people: its members may change.
+#[derive(Clone, Debug, Serialize)]
+pub struct Debug {
+    /// How many candidates each leg returned, dead ones included.
+    pub legs: Legs,
+    /// Requests to Qdrant. More than one means that it held points that are not (or no longer) part of an active
+    /// revision, or that a document changed at this very moment.
+    pub rounds: u32,
+    /// Candidates that were found dead and left out.
+    pub dead: usize,
+    /// False when the index held more dead points than a query gets over: there may be better hits.
+    pub complete: bool,
+    /// Where the time went.
+    pub timings_ms: Timings,
+}
+
+/// A number for each leg.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Legs {
+    /// By meaning.
+    pub dense: usize,
+    /// By words.
+    pub sparse: usize,
+}
+
+/// Where the time went, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Timings {
+    /// Finding the readable knowledge bases.
+    pub authorise: f64,
+    /// Embedding the question.
+    pub embed: f64,
+    /// Qdrant, all rounds.
+    pub search: f64,
+    /// The join with PostgreSQL, all rounds.
+    pub hydrate: f64,
+    /// Answering the question.
+    pub answer: f64,
+    /// All of it.
+    pub total: f64,
+}
