@@ -27,9 +27,11 @@ pub struct RawPassword(SecretString);
 
 impl<'de> Deserialize<'de> for RawPassword {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Serde's own message would repeat what stands there.
-        let text = String::deserialize(deserializer).map_err(|_| de::Error::custom("the password is not a string"))?;
-        Ok(Self(text.into()))
+        // Serde's own message about another type would repeat what stands there.
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => Ok(Self(text.into())),
+            _ => Err(de::Error::custom("the password is not a string")),
+        }
     }
 }
 

@@ -177,7 +177,7 @@ impl PostgresServer {
         set("lc_messages", "C");
         set("log_line_prefix", "%m [%p] %a ");
         if self.durability == Durability::ThrowAway {
-            for name in ["fsync", "synchronous_commit", "full_page_writes", "autovacuum"] {
+            for name in ["fsync", "full_page_writes", "autovacuum"] {
                 set(name, "off");
             }
             // Tests run at once, each with a pool.

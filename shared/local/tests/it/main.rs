@@ -13,6 +13,7 @@ mod gate;
 mod ingestion;
 mod kit;
 mod migrations;
+mod query;
 mod refusals;
 mod sigv4;
 mod stack;

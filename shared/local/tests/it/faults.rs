@@ -1,0 +1,155 @@
+//! What is down comes back, and nobody has lost or doubled anything.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, Request};
+use local::testkit::{HashEmbedder, Reply, TcpProxy, TestApp, TestUser, private_postgres, private_qdrant};
+use serde_json::{Value, json};
+
+use crate::gate::GatedEmbedder;
+
+async fn send(app: &TestApp, user: &TestUser, key: &str, body: &Value) -> Reply {
+    let request = Request::post("/documents")
+        .header("authorization", format!("Bearer {}", user.token))
+        .header("content-type", "application/json")
+        .header("idempotency-key", key)
+        .body(body.to_string().into_bytes())
+        .unwrap();
+    app.send(request).await
+}
+
+/// The port in the test's Qdrant URL.
+fn port(url: &str) -> u16 {
+    url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+fn assert_unavailable(reply: &Reply, dependency: &str) {
+    assert_eq!(reply.problem(503), "dependency_unavailable");
+    assert_eq!((&reply.json["dependency"], &reply.json["retryable"]), (&json!(dependency), &json!(true)));
+    assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_of_postgresql_the_next_request_succeeds() {
+    let mut server = private_postgres();
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.database.url = server.url("postgres");
+    })
+    .await;
+    let user = app.register("ann").await;
+    let list = async || app.call(Method::GET, "/documents", Some(&user.token), None).await;
+    // Several connections lie in the pool, and all of them will be dead.
+    futures::future::join_all((0..6).map(|_| list())).await;
+    for _ in 0..3 {
+        server.restart().unwrap();
+        list().await.expect(200);
+        server.restart().unwrap();
+        let key = uuid::Uuid::now_v7().to_string();
+        let sent = send(&app, &user, &key, &json!({ "text": "Still here.", "source_uri": "a" })).await;
+        assert!(sent.status.is_success(), "{}", sent.json);
+        assert_eq!(list().await.expect(200).json["items"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_down_is_a_503_that_names_it_and_passes() {
+    let mut server = private_postgres();
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.database.url = server.url("postgres");
+    })
+    .await;
+    let user = app.register("ann").await;
+    server.kill();
+    let down = app.call(Method::GET, "/documents", Some(&user.token), None).await;
+    assert_unavailable(&down, "postgresql");
+    server.resume().unwrap();
+    app.call(Method::GET, "/documents", Some(&user.token), None).await.expect(200);
+}
+
+#[tokio::test]
+async fn with_qdrant_down_an_ingestion_is_a_503_and_the_same_key_completes_it() {
+    let plain = TestApp::start().await;
+    let proxy = TcpProxy::before(port(&plain.app.config.qdrant.url)).await;
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.qdrant.url = proxy.redirect(&parts.config.qdrant.url);
+    })
+    .await;
+    let user = app.register("ann").await;
+    let body = json!({ "text": "It will be there.", "source_uri": "a" });
+    proxy.refuse();
+    assert_unavailable(&send(&app, &user, "k1", &body).await, "qdrant");
+    assert_unavailable(&send(&app, &user, "k1", &body).await, "qdrant");
+    let list = app.call(Method::GET, "/documents", Some(&user.token), None).await.expect(200);
+    assert_eq!(
+        (&list.json["items"][0]["state"], &list.json["items"][0]["revision"]),
+        (&json!("ingesting"), &Value::Null)
+    );
+    proxy.forward();
+    let done = send(&app, &user, "k1", &body).await.expect(201);
+    assert_eq!((&done.json["state"], &done.json["ingestion"]["attempt"]), (&json!("active"), &json!(3)));
+    assert_eq!(send(&app, &user, "k1", &body).await.expect(201).bytes, done.bytes);
+    app.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn qdrant_cut_off_in_the_middle_costs_no_batch_that_was_finished() {
+    let plain = TestApp::start().await;
+    let proxy = TcpProxy::before(port(&plain.app.config.qdrant.url)).await;
+    let gate = GatedEmbedder::slow(Duration::from_millis(150));
+    let app = Arc::new(
+        TestApp::with(|parts| {
+            parts.embedder = Arc::new(gate.clone());
+            parts.config.qdrant.url = proxy.redirect(&parts.config.qdrant.url);
+        })
+        .await,
+    );
+    let user = app.register("ann").await;
+    let text: String = (0..300).map(|n| format!("# Part {n}\n\n{}\n\n", format!("word{n} ").repeat(120))).collect();
+    let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": "a" });
+    let sending = tokio::spawn({
+        let (app, user, body) = (app.clone(), user.clone(), body.clone());
+        async move { send(&app, &user, "k1", &body).await }
+    });
+    let progress = async || {
+        let list = app.call(Method::GET, "/documents", Some(&user.token), None).await.expect(200);
+        list.json["items"][0]["ingestion"]["chunks"]["embedded"].as_i64().unwrap_or_default()
+    };
+    while progress().await < 64 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    proxy.refuse();
+    assert_unavailable(&sending.await.unwrap(), "qdrant");
+    let kept = progress().await;
+    assert!(kept >= 64);
+    proxy.forward();
+    gate.open();
+    let before = app.embedded.passages();
+    let done = send(&app, &user, "k1", &body).await.expect(201);
+    let total = done.json["ingestion"]["chunks"]["total"].as_i64().unwrap();
+    assert_eq!(i64::try_from(app.embedded.passages() - before).unwrap(), total - kept);
+    app.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_with_qdrant_down_is_out_of_sight_at_once_and_swept_later() {
+    let mut server = private_qdrant();
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.qdrant.url = server.url();
+    })
+    .await;
+    let user = app.register("ann").await;
+    let document = send(&app, &user, "k1", &json!({ "text": "Short-lived.", "source_uri": "a" })).await.expect(201);
+    server.kill();
+    let path = format!("/documents/{}", document.json["id"].as_str().unwrap());
+    app.call(Method::DELETE, &path, Some(&user.token), None).await.expect(204);
+    app.call(Method::GET, &path, Some(&user.token), None).await.expect(404);
+    server.resume().unwrap();
+    assert_eq!(app.all_points().await.len(), 1, "it survived the kill, and is still to be removed");
+    ingest::sweep(&app.app, shared::deadline::Deadline::after(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(app.all_points().await, []);
+    app.assert_consistent().await;
+}
