@@ -35,7 +35,7 @@ impl App {
         let embedder = embedder(&config.embedding)?;
         Ok(Self {
             db: Db::new(&config.database)?,
-            index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space().clone())?),
+            index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
             config: Arc::new(config),

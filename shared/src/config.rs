@@ -199,7 +199,7 @@ impl TokenConfig {
 pub struct LogConfig {
     /// In the form of `RUST_LOG`.
     pub filter: String,
-    /// One JSON object a line, as CloudWatch Logs Insights reads it, instead of text for people.
+    /// One JSON object a line, as `CloudWatch` Logs Insights reads it, instead of text for people.
     pub json: bool,
 }
 

@@ -55,6 +55,30 @@ id!(
     ChunkId
 );
 
+/// SHA-256 of a document's source as it was sent. Shown in hexadecimal.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ContentHash(pub [u8; 32]);
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for ContentHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl TryFrom<&[u8]> for ContentHash {
+    type Error = InvalidValue;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
+        bytes.try_into().map(Self).map_err(|_| InvalidValue::new("is not 32 bytes long"))
+    }
+}
+
 /// What a member may do in a knowledge base. Ordered: a later role may do all that an earlier one may.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -195,6 +219,13 @@ mod tests {
         for bad in ["", "   ", "a\0b", "a\nb", "a\u{85}b", &"x".repeat(Title::BYTES_MAX + 1)] {
             assert!(bad.parse::<Title>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_content_hash_is_shown_in_hexadecimal_with_its_leading_zeros() {
+        let hash = ContentHash::try_from([&[0x00, 0x0f, 0xa0][..], &[0xff; 29]].concat().as_slice()).unwrap();
+        assert_eq!(hash.to_string(), format!("000fa0{}", "ff".repeat(29)));
+        assert!(ContentHash::try_from(&[0; 31][..]).is_err());
     }
 
     #[test]

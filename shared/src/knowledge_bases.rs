@@ -60,8 +60,8 @@ pub async fn list_memberships(tx: &Transaction<'_>, user: UserId) -> Result<Vec<
         .await?;
     rows.iter()
         .map(|row| {
-            // The table's check admits only the words that `Role` has; an unknown one gets the least.
-            let role = row.try_get::<_, &str>("role")?.parse().unwrap_or(Role::Viewer);
+            let role =
+                row.try_get::<_, &str>("role")?.parse().map_err(DbError::column("knowledge_base_members.role"))?;
             Ok(Membership { id: KnowledgeBaseId(row.try_get("id")?), role, personal: row.try_get("personal")? })
         })
         .collect()

@@ -266,7 +266,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(delay) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs_f64().ceil().max(1.0) as u64));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -294,6 +294,12 @@ impl Error for Problem {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
+}
+
+/// Rounded up, and at least one: zero would mean "at once".
+fn whole_seconds(delay: Duration) -> u64 {
+    let up = u64::from(delay.subsec_nanos() > 0);
+    (delay.as_secs() + up).max(1)
 }
 
 /// An error and all its sources on one line.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use shared::{
     App,
     db::DbError,
-    domain::{DocumentId, KnowledgeBaseId, Role, SourceUri, UserId},
+    domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, SourceUri, UserId},
     knowledge_bases,
     problem::Problem,
 };
@@ -39,8 +39,8 @@ pub struct DocumentView {
     pub revision: Option<i32>,
     /// Of the latest revision's source.
     pub media_type: String,
-    /// SHA-256 of the latest revision's source, in hexadecimal.
-    pub content_hash: String,
+    /// Of the latest revision's source.
+    pub content_hash: ContentHash,
     /// Bytes of the latest revision's source.
     pub size_bytes: i64,
     /// The user's own keys and values.
@@ -136,7 +136,10 @@ impl DocumentView {
             state,
             revision: row.try_get("active_revision")?,
             media_type: row.try_get("media_type")?,
-            content_hash: crate::hex(row.try_get("content_hash")?),
+            content_hash: row
+                .try_get::<_, &[u8]>("content_hash")?
+                .try_into()
+                .map_err(DbError::column("document_revisions.content_hash"))?,
             size_bytes: row.try_get("size_bytes")?,
             attributes: row.try_get("attributes")?,
             ingestion: IngestionView {
@@ -173,9 +176,7 @@ pub async fn get(tx: &Transaction<'_>, id: DocumentId) -> Result<Option<Document
 /// # Errors
 /// [`IngestError::NoDocument`], or PostgreSQL's.
 pub async fn require(app: &App, id: DocumentId) -> Result<DocumentView, IngestError> {
-    app.db
-        .transaction("get document", async move |tx| get(tx, id).await?.ok_or(IngestError::NoDocument))
-        .await
+    app.db.transaction("get document", async move |tx| get(tx, id).await?.ok_or(IngestError::NoDocument)).await
 }
 
 /// The document, if `caller` is a member of its knowledge base.
@@ -321,8 +322,12 @@ pub async fn delete(app: &App, caller: UserId, id: DocumentId) -> Result<(), Ing
                 .await
                 .map_err(DbError::from)?
                 .ok_or(IngestError::NoDocument)?;
-            let role = row.try_get::<_, &str>("role").map_err(DbError::from)?.parse::<Role>();
-            if !role.is_ok_and(|role| role >= Role::Editor) {
+            let role: Role = row
+                .try_get::<_, &str>("role")
+                .map_err(DbError::from)?
+                .parse()
+                .map_err(DbError::column("knowledge_base_members.role"))?;
+            if role < Role::Editor {
                 return Err(IngestError::ReadOnly);
             }
             tx.execute_typed(

@@ -76,14 +76,12 @@ impl From<IngestError> for Problem {
             IngestError::Db(error) => error.into(),
             IngestError::Index(error) => error.into(),
             IngestError::Embed(error) => error.into(),
-            IngestError::Extract(error) => unreadable(error),
+            IngestError::Extract(error) => unreadable(&error),
             IngestError::Parser(error) => Self::internal(error),
             IngestError::Answer(problem) => problem,
             IngestError::NoKnowledgeBase => Self::not_found("knowledge base"),
             IngestError::NoDocument => Self::not_found("document"),
-            IngestError::ReadOnly => {
-                Self::new(Code::Forbidden, "You may read this knowledge base, but not change it.")
-            }
+            IngestError::ReadOnly => Self::new(Code::Forbidden, "You may read this knowledge base, but not change it."),
             IngestError::Busy { retry_after } => {
                 Self::new(Code::DocumentBusy, "Another ingestion of this document is running.").retry_after(retry_after)
             }
@@ -107,10 +105,12 @@ impl From<IngestError> for Problem {
 }
 
 /// A document that can not be read: which rule it breaks, and where.
-fn unreadable(error: ExtractError) -> Problem {
+fn unreadable(error: &ExtractError) -> Problem {
     let detail = format!("The document can not be read: {error}.");
-    match error {
-        ExtractError::NotUtf8 { byte_offset } => Problem::new(Code::InvalidUtf8, detail).with("byte_offset", byte_offset),
+    match *error {
+        ExtractError::NotUtf8 { byte_offset } => {
+            Problem::new(Code::InvalidUtf8, detail).with("byte_offset", byte_offset)
+        }
         ExtractError::ControlCharacter { byte_offset, .. } => {
             Problem::new(Code::ControlCharacter, detail).with("byte_offset", byte_offset)
         }

@@ -94,11 +94,7 @@ impl KeyedRequest {
                 SELECT fingerprint, response_status, response_headers, response_body, document_id,
                     extract(epoch FROM lease_expires_at - now())::float8 AS lease_s
                 FROM idempotency_keys WHERE principal_id = $1 AND operation = $2 AND key = $3 FOR UPDATE",
-                &[
-                    (&self.principal.0, Type::UUID),
-                    (&CREATE_DOCUMENT, Type::TEXT),
-                    (&self.key.as_str(), Type::TEXT),
-                ],
+                &[(&self.principal.0, Type::UUID), (&CREATE_DOCUMENT, Type::TEXT), (&self.key.as_str(), Type::TEXT)],
             )
             .await
             .map_err(DbError::from)?;

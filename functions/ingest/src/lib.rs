@@ -14,8 +14,3 @@ pub use self::{
     routes::router,
     sweep::{Swept, sweep},
 };
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use shared::{
-    domain::{IdempotencyKey, InvalidValue, KnowledgeBaseId, SourceUri, Title},
+    domain::{ContentHash, IdempotencyKey, InvalidValue, KnowledgeBaseId, SourceUri, Title},
     http::{Json, media_type},
     problem::{Code, Problem},
 };
@@ -34,8 +34,8 @@ pub struct Source {
     pub attributes: Map<String, Value>,
     /// The document itself.
     pub bytes: Bytes,
-    /// SHA-256 of the bytes.
-    pub content_hash: [u8; 32],
+    /// Of the bytes.
+    pub content_hash: ContentHash,
 }
 
 /// What the query string or the JSON body says about a document.
@@ -73,16 +73,15 @@ pub fn parse(headers: &HeaderMap, query: Option<&str>, body: Bytes) -> Result<So
         }
         return from_json(&body);
     }
-    let format = media_type
-        .as_deref()
-        .and_then(Format::from_media_type)
-        .ok_or_else(|| unsupported(media_type.as_deref()))?;
+    let format =
+        media_type.as_deref().and_then(Format::from_media_type).ok_or_else(|| unsupported(media_type.as_deref()))?;
     utf8_declared(headers)?;
     let params = shared::http::params::<RawParams>(query.unwrap_or_default())?;
     let attributes = match params.attributes {
-        Some(json) => Some(serde_json::from_str(&json).map_err(|error| {
-            Problem::invalid_field("attributes", format!("is not a JSON object: {error}"))
-        })?),
+        Some(json) => Some(
+            serde_json::from_str(&json)
+                .map_err(|error| Problem::invalid_field("attributes", format!("is not a JSON object: {error}")))?,
+        ),
         None => None,
     };
     let description = Description {
@@ -101,24 +100,30 @@ fn from_json(body: &[u8]) -> Result<Source, Problem> {
     let text = description.text.take().ok_or_else(|| Problem::invalid_field("text", "is missing"))?;
     let format = match description.media_type.take() {
         None => Format::Plain,
-        Some(media_type) => {
-            Format::from_media_type(&media_type).ok_or_else(|| unsupported(Some(&media_type)))?
-        }
+        Some(media_type) => Format::from_media_type(&media_type).ok_or_else(|| unsupported(Some(&media_type)))?,
     };
     source(description, format, text.into())
 }
 
 fn source(description: Description, format: Format, bytes: Bytes) -> Result<Source, Problem> {
-    let content_hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let content_hash = ContentHash(Sha256::digest(&bytes).into());
     let source_uri = match description.source_uri {
         Some(uri) => parsed("source_uri", &uri)?,
         // Without a name, a document is named by its content, so that sending it twice does not double it.
-        None => parsed("source_uri", &format!("urn:sha256:{}", crate::hex(&content_hash)))?,
+        None => parsed("source_uri", &format!("urn:sha256:{content_hash}"))?,
     };
     let title = description.title.map(|title| parsed("title", &title)).transpose()?;
     let attributes = description.attributes.unwrap_or_default();
     check_attributes(&attributes)?;
-    Ok(Source { knowledge_base: description.knowledge_base, source_uri, title, format, attributes, bytes, content_hash })
+    Ok(Source {
+        knowledge_base: description.knowledge_base,
+        source_uri,
+        title,
+        format,
+        attributes,
+        bytes,
+        content_hash,
+    })
 }
 
 fn parsed<T: std::str::FromStr<Err = InvalidValue>>(field: &str, text: &str) -> Result<T, Problem> {
@@ -229,9 +234,7 @@ mod tests {
 
     #[test]
     fn a_document_without_a_name_is_named_by_its_content() {
-        let uri = |body| {
-            parse(&headers("text/plain"), None, Bytes::from_static(body)).unwrap().source_uri.to_string()
-        };
+        let uri = |body| parse(&headers("text/plain"), None, Bytes::from_static(body)).unwrap().source_uri.to_string();
         assert_eq!(uri(b"one"), uri(b"one"));
         assert_ne!(uri(b"one"), uri(b"two"));
     }

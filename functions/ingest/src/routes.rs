@@ -29,9 +29,8 @@ const POLL_S: u16 = 2;
 
 /// All routes of the function.
 pub fn router(app: App) -> Router {
-    let routes = Router::new()
-        .route("/documents", post(create).get(list))
-        .route("/documents/{id}", get(show).delete(delete));
+    let routes =
+        Router::new().route("/documents", post(create).get(list)).route("/documents/{id}", get(show).delete(delete));
     shared::http::finish(routes, app)
 }
 
@@ -68,18 +67,13 @@ async fn create(
         Outcome::Paused(view) => {
             let location = HeaderValue::try_from(view.location()).map_err(Problem::internal)?;
             let headers = [(header::LOCATION, location), (header::RETRY_AFTER, HeaderValue::from(POLL_S))];
-            (StatusCode::ACCEPTED, headers, Json(view)).into_response()
+            (StatusCode::ACCEPTED, headers, Json(*view)).into_response()
         }
     })
 }
 
 /// Refuses a request that can not be understood; under its key, so that a retry hears the same.
-async fn refuse(
-    app: &App,
-    key: Option<KeyedRequest>,
-    problem: Problem,
-    request_id: &str,
-) -> Result<Response, Problem> {
+async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_id: &str) -> Result<Response, Problem> {
     let Some((key, refusal)) = key.zip(StoredResponse::refusal(&problem, request_id)) else { return Err(problem) };
     app.db
         .transaction("keep refusal", async move |tx| {

@@ -78,7 +78,7 @@ impl Sentence<'_> {
                 byte_range: self.byte_range,
                 page: *page,
                 heading_path: heading_path.clone(),
-                content_hash: document.content_hash.clone(),
+                content_hash: document.content_hash,
             },
         }
     }
@@ -129,7 +129,7 @@ fn support(cosine: f32, overlap: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use shared::domain::{ChunkId, DocumentId, KnowledgeBaseId};
+    use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
 
     use super::*;
     use crate::response::HitDocument;
@@ -145,7 +145,7 @@ mod tests {
                 source_uri: "fixture".to_owned(),
                 knowledge_base: KnowledgeBaseId::draw(),
                 revision: 1,
-                content_hash: "00".to_owned(),
+                content_hash: ContentHash([0; 32]),
             },
             byte_range: ByteRange { start: range.start as u64, end: range.end as u64 },
             page: None,

@@ -1,7 +1,5 @@
 //! Candidates become hits: the join that every hit passes before it leaves (P1).
 
-use std::fmt::Write;
-
 use shared::{
     db::{Db, DbError},
     deadline::Deadline,
@@ -104,7 +102,10 @@ fn found(row: &Row) -> Result<Found, DbError> {
                 source_uri: row.try_get("source_uri")?,
                 knowledge_base: KnowledgeBaseId(row.try_get("knowledge_base_id")?),
                 revision: row.try_get("revision")?,
-                content_hash: hex(row.try_get("content_hash")?),
+                content_hash: row
+                    .try_get::<_, &[u8]>("content_hash")?
+                    .try_into()
+                    .map_err(DbError::column("document_revisions.content_hash"))?,
             },
             byte_range: ByteRange {
                 // The table's check keeps them from being negative.
@@ -116,22 +117,4 @@ fn found(row: &Row) -> Result<Found, DbError> {
         },
         fresh: row.try_get("fresh")?,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_keeps_leading_zeros() {
-        assert_eq!(hex(&[0x00, 0x0f, 0xa0]), "000fa0");
-    }
 }

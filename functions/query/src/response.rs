@@ -1,7 +1,7 @@
 //! The answer, as clients read it.
 
 use serde::Serialize;
-use shared::domain::{ChunkId, DocumentId, KnowledgeBaseId};
+use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
 
 /// The body of the answer to `POST /query`.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +52,7 @@ pub struct HitDocument {
     /// The revision that the passage was taken from: the active one.
     pub revision: i32,
     /// SHA-256 of that revision's source as it was sent, in hexadecimal.
-    pub content_hash: String,
+    pub content_hash: ContentHash,
 }
 
 /// A half-open range of bytes, in UTF-8. It counts in the document's text: in the source itself for plain text and
@@ -111,7 +111,7 @@ pub struct Citation {
     /// The headings above the passage, outermost first.
     pub heading_path: Vec<String>,
     /// SHA-256 of the revision's source as it was sent, in hexadecimal.
-    pub content_hash: String,
+    pub content_hash: ContentHash,
 }
 
 /// How the hits were found. For people: its members may change.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
-use crate::problem::Problem;
+use crate::{domain::InvalidValue, problem::Problem};
 
 /// What went wrong at PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,15 @@ pub enum DbError {
         /// The rows that it changed.
         rows: u64,
     },
+    /// A column holds a value that its constraint or ours should have kept out.
+    #[error("{column} holds a value that it should not")]
+    Column {
+        /// The column.
+        column: &'static str,
+        /// What is wrong with the value.
+        #[source]
+        source: InvalidValue,
+    },
     /// Everything else: a constraint, a type, a defect.
     #[error("PostgreSQL refused a statement")]
     Statement(#[source] tokio_postgres::Error),
@@ -52,8 +61,14 @@ impl DbError {
             | Self::CommitUnknown(_)
             | Self::Timeout
             | Self::RowCount { .. }
+            | Self::Column { .. }
             | Self::Statement(_) => false,
         }
+    }
+
+    /// For `map_err`, where a column's text is parsed into a type of the domain.
+    pub fn column(column: &'static str) -> impl FnOnce(InvalidValue) -> Self {
+        move |source| Self::Column { column, source }
     }
 
     /// The error of a COMMIT. PostgreSQL's own refusal means that it was rolled back; a broken connection
@@ -113,7 +128,7 @@ impl From<DbError> for Problem {
             | DbError::Conflict(_)
             | DbError::CommitUnknown(_)
             | DbError::Timeout => Self::unavailable("postgresql", Duration::from_secs(1), error),
-            DbError::RowCount { .. } | DbError::Statement(_) => Self::internal(error),
+            DbError::RowCount { .. } | DbError::Column { .. } | DbError::Statement(_) => Self::internal(error),
         }
     }
 }

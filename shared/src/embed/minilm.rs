@@ -19,7 +19,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use rten::{Model, ModelOptions, RunOptions, ThreadPool};
-use rten_tensor::NdTensor;
+use rten_tensor::{AsView as _, NdTensor};
 use tokio::{
     sync::Semaphore,
     task,
@@ -168,7 +168,8 @@ impl Network {
         let ids = NdTensor::from_data([1, ids.len()], ids);
         let options = RunOptions::default().with_thread_pool(Some(pool));
         let vector: NdTensor<f32, 2> = self.model.run_one(ids.into(), Some(options))?.try_into()?;
-        let vector = vector.into_data();
+        // A copy: the tensor may sit in a buffer that held an activation a thousand times its size.
+        let vector = vector.to_vec();
         if vector.len() != DIMENSION {
             return Err(format!("{} components instead of {DIMENSION}", vector.len()).into());
         }

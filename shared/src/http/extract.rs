@@ -202,18 +202,13 @@ pub fn unsupported_media_type(got: Option<&str>, supported: &[&str]) -> Problem 
 fn data_problem(path: &str, message: &str) -> Problem {
     let message = message.split(" at line ").next().unwrap_or(message);
     let place = if path.is_empty() || path == "." { String::new() } else { format!(" (at `{path}`)") };
-    match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        Some((field, _)) => {
-            Problem::new(Code::UnknownField, format!("{}{place}.", capitalise(message))).with("field", field)
-        }
-        None => {
-            let field = match message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
-                Some((field, _)) => field,
-                None => path,
-            };
-            Problem::new(Code::InvalidField, format!("{}{place}.", capitalise(message))).with("field", field)
-        }
-    }
+    let named = |prefix| Some(message.strip_prefix(prefix)?.split_once('`')?.0);
+    let (code, field) = match (named("unknown field `"), named("missing field `")) {
+        (Some(field), _) => (Code::UnknownField, field),
+        (None, Some(field)) => (Code::InvalidField, field),
+        (None, None) => (Code::InvalidField, path),
+    };
+    Problem::new(code, format!("{}{place}.", capitalise(message))).with("field", field)
 }
 
 fn capitalise(text: &str) -> String {

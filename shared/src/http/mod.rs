@@ -17,7 +17,9 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue};
 use lambda_http::{RequestExt, request::RequestContext};
 
-pub use self::extract::{Body, Invocation, Json, Params, PathId, Principal, media_type, params, unsupported_media_type};
+pub use self::extract::{
+    Body, Invocation, Json, Params, PathId, Principal, media_type, params, unsupported_media_type,
+};
 use crate::{
     App,
     deadline::Deadline,

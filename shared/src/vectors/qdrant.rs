@@ -50,7 +50,7 @@ impl QdrantIndex {
     ///
     /// # Errors
     /// When the URL can not be read.
-    pub fn new(config: &QdrantConfig, space: Space) -> Result<Self, ConfigError> {
+    pub fn new(config: &QdrantConfig, space: &Space) -> Result<Self, ConfigError> {
         let mut builder = Qdrant::from_url(&config.url)
             .timeout(config.timeout)
             .connect_timeout(config.timeout.min(Duration::from_secs(3)))
@@ -143,10 +143,13 @@ impl VectorIndex for QdrantIndex {
     async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError> {
         let ensure = async || match self.within(deadline, self.client.collection_info(&self.alias)).await {
             Ok(_) => Ok(()),
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => self.within(deadline, self.create()).await,
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => {
+                // Boxed: seldom run, and large.
+                Box::pin(self.within(deadline, self.create())).await
+            }
             Err(error) => Err(error),
         };
-        self.ensured.get_or_try_init(ensure).await.copied()
+        Box::pin(self.ensured.get_or_try_init(ensure)).await.copied()
     }
 
     async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {

@@ -61,7 +61,5 @@ pub(super) fn choose(units: &[Unit], limits: &Limits) -> Vec<(usize, usize)> {
 /// What a chunk of so many tokens costs for being small.
 fn small_costs(limits: &Limits) -> Vec<u64> {
     let small = limits.chunk_tokens_max * SMALL_PERCENT / 100;
-    (0..small)
-        .map(|tokens| SMALL_COST * ((small - tokens) as u64) / (small as u64))
-        .collect()
+    (0..small).map(|tokens| SMALL_COST * ((small - tokens) as u64) / (small as u64)).collect()
 }

@@ -30,11 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     /// For a model that reads 256 tokens, two of which are its own.
     fn default() -> Self {
-        Self {
-            chunk_tokens_max: 254,
-            heading_tokens_max: 64,
-            chunk_bytes_max: 4_096,
-        }
+        Self { chunk_tokens_max: 254, heading_tokens_max: 64, chunk_bytes_max: 4_096 }
     }
 }
 

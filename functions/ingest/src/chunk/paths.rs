@@ -8,16 +8,10 @@ use crate::extract::Extracted;
 /// whether a chunk must be embedded again compares this.
 #[must_use]
 pub fn embedding_input(heading_path: &[String], text: &str) -> String {
-    let repeated = heading_path
-        .last()
-        .is_some_and(|heading| begins_with_heading(text, heading));
+    let repeated = heading_path.last().is_some_and(|heading| begins_with_heading(text, heading));
     let said = heading_path.len() - usize::from(repeated);
     let path = joined(heading_path.get(..said).unwrap_or_default());
-    if path.is_empty() {
-        text.to_owned()
-    } else {
-        format!("{path}\n\n{text}")
-    }
+    if path.is_empty() { text.to_owned() } else { format!("{path}\n\n{text}") }
 }
 
 fn joined(headings: &[String]) -> String {
@@ -73,13 +67,7 @@ impl<'a, E> Paths<'a, E> {
             };
             estimates.push(tokens);
         }
-        Ok(Self {
-            extracted,
-            tokens_max,
-            count_tokens,
-            estimates,
-            last: None,
-        })
+        Ok(Self { extracted, tokens_max, count_tokens, estimates, last: None })
     }
 
     /// Tokens to keep free for a section's path.
@@ -98,13 +86,7 @@ impl<'a, E> Paths<'a, E> {
         while a != b {
             // A parent stands before its children.
             let later = if a > b { &mut a } else { &mut b };
-            *later = self
-                .extracted
-                .sections
-                .get(*later)?
-                .heading
-                .as_ref()?
-                .parent?;
+            *later = self.extracted.sections.get(*later)?.heading.as_ref()?.parent?;
         }
         Some(a)
     }
@@ -128,10 +110,7 @@ impl<'a, E> Paths<'a, E> {
             return Ok(path);
         }
         let path = self.shorten(path.headings, room)?;
-        Ok(Path {
-            is_cut_short: true,
-            ..path
-        })
+        Ok(Path { is_cut_short: true, ..path })
     }
 
     /// Drops the outermost headings, then the end of the last, until the rest fits.
@@ -143,11 +122,7 @@ impl<'a, E> Paths<'a, E> {
                 path => (self.count_tokens)(&path)?,
             };
             if tokens <= tokens_max {
-                return Ok(Path {
-                    headings,
-                    tokens,
-                    is_cut_short: false,
-                });
+                return Ok(Path { headings, tokens, is_cut_short: false });
             }
             if headings.len() > 1 {
                 headings.remove(0);

@@ -100,15 +100,8 @@ pub(super) fn split<E>(
     paths: &Paths<'_, E>,
     count_tokens: &dyn Fn(&str) -> Result<usize, E>,
 ) -> Result<Vec<Unit>, E> {
-    let mut splitter = Splitter {
-        text: &extracted.text,
-        limits,
-        count_tokens,
-        tokens_max: 0,
-        section: 0,
-        units: Vec::new(),
-        glue: 0,
-    };
+    let mut splitter =
+        Splitter { text: &extracted.text, limits, count_tokens, tokens_max: 0, section: 0, units: Vec::new(), glue: 0 };
     let ends = extracted.blocks.iter().skip(1).map(|block| block.start);
     let ends = ends.chain(std::iter::once(extracted.text.len()));
     let mut next_section = 0;
@@ -144,11 +137,7 @@ impl<E> Splitter<'_, E> {
     fn block(&mut self, kind: BlockKind, start: usize, end: usize, deeper: bool) -> Result<(), E> {
         match kind {
             BlockKind::Heading => {
-                let before = if deeper {
-                    Before::SubHeading
-                } else {
-                    Before::Heading
-                };
+                let before = if deeper { Before::SubHeading } else { Before::Heading };
                 self.prose(before, start, end)?;
                 self.glue = ORPHAN_COST;
             }

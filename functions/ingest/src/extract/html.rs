@@ -20,9 +20,8 @@ const TOP_HEADING: &str = "data-lockstep-h1";
 
 /// What holds no text of the page, whatever is inside.
 const SKIPPED: [&str; 22] = [
-    "head", "script", "style", "meta", "link", "template", "noscript", "nav", "footer", "iframe",
-    "object", "embed", "svg", "canvas", "audio", "video", "button", "select", "input", "textarea",
-    "datalist", "map",
+    "head", "script", "style", "meta", "link", "template", "noscript", "nav", "footer", "iframe", "object", "embed",
+    "svg", "canvas", "audio", "video", "button", "select", "input", "textarea", "datalist", "map",
 ];
 
 pub(super) fn extract(html: &str) -> Result<Extracted, ExtractError> {
@@ -35,11 +34,7 @@ pub(super) fn extract(html: &str) -> Result<Extracted, ExtractError> {
 
     let amount = amount_of_text(&document);
     let whole = amount.chars <= WHOLE_BODY_CHARS_MAX || amount.longest_bytes > RUN_BYTES_MAX;
-    let article = if whole {
-        None
-    } else {
-        article(document.clone())
-    };
+    let article = if whole { None } else { article(document.clone()) };
     let (text, title) = article.unwrap_or_else(|| (render(&document, "body"), None));
 
     let mut extracted = markdown::extract(text, 0)?;
@@ -102,8 +97,7 @@ fn amount_of_text(document: &Document) -> Amount {
 }
 
 fn is_skipped(node: &NodeRef) -> bool {
-    node.qual_name_ref()
-        .is_some_and(|name| SKIPPED.contains(&name.local.as_ref()))
+    node.qual_name_ref().is_some_and(|name| SKIPPED.contains(&name.local.as_ref()))
 }
 
 fn non_empty(text: &str) -> Option<String> {

@@ -40,10 +40,7 @@ const FEED_BYTES: usize = 2048;
 /// `HtmlTooDeep`, `HtmlTooManyAttributes` or `HtmlTooManyElements`.
 pub(super) fn parse(html: &str) -> Result<Document, ExtractError> {
     let options = ParseOpts {
-        tree_builder: TreeBuilderOpts {
-            scripting_enabled: false,
-            ..TreeBuilderOpts::default()
-        },
+        tree_builder: TreeBuilderOpts { scripting_enabled: false, ..TreeBuilderOpts::default() },
         ..ParseOpts::default()
     };
     let mut parser = parse_document(Budgeted::default(), options);
@@ -64,9 +61,7 @@ pub(super) fn parse(html: &str) -> Result<Document, ExtractError> {
                 attributes.feed(before);
             }
             if attributes.feed(piece) > HTML_ATTRIBUTES_MAX {
-                return Err(ExtractError::HtmlTooManyAttributes {
-                    limit: HTML_ATTRIBUTES_MAX,
-                });
+                return Err(ExtractError::HtmlTooManyAttributes { limit: HTML_ATTRIBUTES_MAX });
             }
         } else {
             attributes = AttributeCount::default();
@@ -106,19 +101,13 @@ struct Measures {
 impl Budgeted {
     fn check(&self) -> Result<(), ExtractError> {
         if self.deepest.get() > HTML_DEPTH_MAX {
-            return Err(ExtractError::HtmlTooDeep {
-                limit: HTML_DEPTH_MAX,
-            });
+            return Err(ExtractError::HtmlTooDeep { limit: HTML_DEPTH_MAX });
         }
         if self.attributes.get() > HTML_ATTRIBUTES_MAX {
-            return Err(ExtractError::HtmlTooManyAttributes {
-                limit: HTML_ATTRIBUTES_MAX,
-            });
+            return Err(ExtractError::HtmlTooManyAttributes { limit: HTML_ATTRIBUTES_MAX });
         }
         if self.elements.borrow().len() > HTML_ELEMENTS_MAX {
-            return Err(ExtractError::HtmlTooManyElements {
-                limit: HTML_ELEMENTS_MAX,
-            });
+            return Err(ExtractError::HtmlTooManyElements { limit: HTML_ELEMENTS_MAX });
         }
         Ok(())
     }
@@ -134,15 +123,11 @@ impl Budgeted {
 
     fn number(&self, id: NodeId, measures: Measures) -> Handle {
         self.count_token();
-        self.attributes
-            .set(self.attributes.get().max(measures.attributes));
+        self.attributes.set(self.attributes.get().max(measures.attributes));
         self.deepest.set(self.deepest.get().max(measures.depth));
         let mut elements = self.elements.borrow_mut();
         elements.push(measures);
-        Handle {
-            id,
-            number: elements.len() - 1,
-        }
+        Handle { id, number: elements.len() - 1 }
     }
 
     /// Notes the depth of a node and gives back what the tree wants.
@@ -183,21 +168,13 @@ impl TreeSink for Budgeted {
         self.document.elem_name(&target.id)
     }
 
-    fn create_element(
-        &self,
-        name: QualName,
-        mut attrs: Vec<Attribute>,
-        flags: ElementFlags,
-    ) -> Handle {
+    fn create_element(&self, name: QualName, mut attrs: Vec<Attribute>, flags: ElementFlags) -> Handle {
         for attribute in &mut attrs {
             if attribute.value.len() > RUN_BYTES_MAX {
                 attribute.value.clear();
             }
         }
-        let measures = Measures {
-            depth: 0,
-            attributes: attrs.len(),
-        };
+        let measures = Measures { depth: 0, attributes: attrs.len() };
         self.number(self.document.create_element(name, attrs, flags), measures)
     }
 
@@ -215,31 +192,21 @@ impl TreeSink for Budgeted {
         self.document.append(&parent.id, child);
     }
 
-    fn append_based_on_parent_node(
-        &self,
-        element: &Handle,
-        previous: &Handle,
-        child: NodeOrText<Handle>,
-    ) {
+    fn append_based_on_parent_node(&self, element: &Handle, previous: &Handle, child: NodeOrText<Handle>) {
         let beside = self.measures(*element).depth;
         let inside = self.measures(*previous).depth + 1;
         let child = self.place(beside.max(inside), child);
-        self.document
-            .append_based_on_parent_node(&element.id, &previous.id, child);
+        self.document.append_based_on_parent_node(&element.id, &previous.id, child);
     }
 
     fn append_doctype_to_document(&self, name: StrTendril, public: StrTendril, system: StrTendril) {
         self.count_token();
-        self.document
-            .append_doctype_to_document(name, public, system);
+        self.document.append_doctype_to_document(name, public, system);
     }
 
     fn get_template_contents(&self, target: &Handle) -> Handle {
         let contents = self.document.get_template_contents(&target.id);
-        let measures = Measures {
-            depth: self.measures(*target).depth + 1,
-            attributes: 0,
-        };
+        let measures = Measures { depth: self.measures(*target).depth + 1, attributes: 0 };
         self.number(contents, measures)
     }
 
@@ -278,7 +245,6 @@ impl TreeSink for Budgeted {
     }
 
     fn is_mathml_annotation_xml_integration_point(&self, handle: &Handle) -> bool {
-        self.document
-            .is_mathml_annotation_xml_integration_point(&handle.id)
+        self.document.is_mathml_annotation_xml_integration_point(&handle.id)
     }
 }

@@ -99,9 +99,7 @@ fn is_hidden(node: &NodeRef) -> bool {
 fn has_useful_address(link: &NodeRef) -> bool {
     link.attr("href").is_some_and(|address| {
         address.len() <= ADDRESS_BYTES_MAX
-            && ["https://", "http://", "mailto:"]
-                .iter()
-                .any(|scheme| address.starts_with(scheme))
+            && ["https://", "http://", "mailto:"].iter().any(|scheme| address.starts_with(scheme))
     })
 }
 

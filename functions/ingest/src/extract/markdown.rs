@@ -3,8 +3,8 @@
 use pulldown_cmark::{Event, HeadingLevel, MetadataBlockKind, Options, Parser, Tag, TagEnd};
 
 use super::{
-    Block, BlockKind, ExtractError, Extracted, HEADING_CHARS_MAX, Heading, Section,
-    TITLE_CHARS_MAX, containers, is_blank, short_line,
+    Block, BlockKind, ExtractError, Extracted, HEADING_CHARS_MAX, Heading, Section, TITLE_CHARS_MAX, containers,
+    is_blank, short_line,
 };
 
 pub(super) fn extract(text: String, start: usize) -> Result<Extracted, ExtractError> {
@@ -13,35 +13,18 @@ pub(super) fn extract(text: String, start: usize) -> Result<Extracted, ExtractEr
     }
     let mut outline = Outline::new(&text, start);
     outline.read();
-    let Outline {
-        sections,
-        blocks,
-        front_title,
-        ..
-    } = outline;
+    let Outline { sections, blocks, front_title, .. } = outline;
     let title = front_title.or_else(|| title_of(&text, &sections));
-    Ok(Extracted {
-        text,
-        title,
-        sections,
-        blocks,
-        pages: Vec::new(),
-    })
+    Ok(Extracted { text, title, sections, blocks, pages: Vec::new() })
 }
 
 /// The first heading of level 1, or else the heading with which the document begins.
 fn title_of(text: &str, sections: &[Section]) -> Option<String> {
-    let mut headings = sections
-        .iter()
-        .filter_map(|section| Some((section.start, section.heading.as_ref()?)));
+    let mut headings = sections.iter().filter_map(|section| Some((section.start, section.heading.as_ref()?)));
     let (first_start, first) = headings.next()?;
     let begins = text.get(..first_start).is_some_and(is_blank);
-    let top = std::iter::once(first)
-        .chain(headings.map(|(_, heading)| heading))
-        .find(|heading| heading.level == 1);
-    top.or(begins.then_some(first))
-        .map(|heading| heading.text.clone())
-        .filter(|title| !title.is_empty())
+    let top = std::iter::once(first).chain(headings.map(|(_, heading)| heading)).find(|heading| heading.level == 1);
+    top.or(begins.then_some(first)).map(|heading| heading.text.clone()).filter(|title| !title.is_empty())
 }
 
 struct Outline<'a> {
@@ -69,14 +52,8 @@ impl<'a> Outline<'a> {
             heading: None,
             in_front_matter: false,
         };
-        outline.sections.push(Section {
-            start,
-            heading: None,
-        });
-        outline.blocks.push(Block {
-            start,
-            kind: BlockKind::Paragraph,
-        });
+        outline.sections.push(Section { start, heading: None });
+        outline.blocks.push(Block { start, kind: BlockKind::Paragraph });
         outline
     }
 
@@ -162,11 +139,8 @@ impl<'a> Outline<'a> {
     /// Begins a block at the start of the line of `at`: markers and indentation belong to it.
     fn begin(&mut self, at: usize, kind: BlockKind) {
         let last = self.blocks.last().map_or(self.start, |block| block.start);
-        let line = self
-            .text
-            .get(last..at)
-            .and_then(|before| before.rfind('\n'))
-            .map_or(last, |newline| last + newline + 1);
+        let line =
+            self.text.get(last..at).and_then(|before| before.rfind('\n')).map_or(last, |newline| last + newline + 1);
         if line > last {
             self.blocks.push(Block { start: line, kind });
         } else if let Some(block) = self.blocks.last_mut()
@@ -181,11 +155,7 @@ impl<'a> Outline<'a> {
         self.begin(at, BlockKind::Heading);
         let start = self.blocks.last().map_or(self.start, |block| block.start);
         let level = level as u8;
-        let heading = Some(Heading {
-            text: String::new(),
-            level,
-            parent: self.parent(level),
-        });
+        let heading = Some(Heading { text: String::new(), level, parent: self.parent(level) });
         match self.sections.last_mut() {
             // The document begins with it.
             Some(section) if section.start == start => section.heading = heading,
@@ -209,10 +179,7 @@ impl<'a> Outline<'a> {
 
 /// The value of a plain `title:` line; anything that needs a YAML parser is left alone.
 fn front_title(yaml: &str) -> Option<String> {
-    let value = yaml
-        .lines()
-        .find_map(|line| line.strip_prefix("title:"))?
-        .trim();
+    let value = yaml.lines().find_map(|line| line.strip_prefix("title:"))?.trim();
     let quoted = ['"', '\''].iter().find_map(|quote| {
         let inner = value.strip_prefix(*quote)?.strip_suffix(*quote)?;
         (!inner.contains(*quote) && !inner.contains('\\')).then_some(inner)

@@ -36,9 +36,7 @@ impl Format {
     /// The format of a media type without parameters; `None` when it is not supported.
     #[must_use]
     pub fn from_media_type(media_type: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.media_type().eq_ignore_ascii_case(media_type.trim()))
+        Self::ALL.into_iter().find(|format| format.media_type().eq_ignore_ascii_case(media_type.trim()))
     }
 
     /// The media type, lower case, without parameters.
@@ -132,9 +130,8 @@ impl Extracted {
     pub fn heading_path(&self, section: usize) -> Vec<&str> {
         let mut path = Vec::new();
         let mut at = Some(section);
-        while let Some(heading) = at
-            .and_then(|section| self.sections.get(section))
-            .and_then(|section| section.heading.as_ref())
+        while let Some(heading) =
+            at.and_then(|section| self.sections.get(section)).and_then(|section| section.heading.as_ref())
         {
             path.push(heading.text.as_str());
             at = heading.parent;
@@ -189,17 +186,10 @@ pub enum ExtractError {
 /// # Errors
 /// [`ExtractError`] says what is wrong with it.
 pub fn extract(bytes: &[u8], format: Format) -> Result<Extracted, ExtractError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| ExtractError::NotUtf8 {
-        byte_offset: error.valid_up_to(),
-    })?;
-    if let Some((byte_offset, control)) = text
-        .char_indices()
-        .find(|(_, character)| is_refused_control(*character))
-    {
-        return Err(ExtractError::ControlCharacter {
-            byte_offset,
-            code: u32::from(control),
-        });
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| ExtractError::NotUtf8 { byte_offset: error.valid_up_to() })?;
+    if let Some((byte_offset, control)) = text.char_indices().find(|(_, character)| is_refused_control(*character)) {
+        return Err(ExtractError::ControlCharacter { byte_offset, code: u32::from(control) });
     }
     // A byte order mark is no text; ranges begin after it.
     let content = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -225,8 +215,7 @@ fn is_refused_control(character: char) -> bool {
 /// Whether nothing would be seen of the text.
 fn is_blank(text: &str) -> bool {
     text.chars().all(|character| {
-        character.is_whitespace()
-            || matches!(character, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+        character.is_whitespace() || matches!(character, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
     })
 }
 

@@ -3,22 +3,8 @@
 use super::{Block, BlockKind, Extracted, Section};
 
 pub(super) fn extract(text: String, start: usize) -> Extracted {
-    let blocks = paragraphs(&text, start)
-        .map(|start| Block {
-            start,
-            kind: BlockKind::Paragraph,
-        })
-        .collect();
-    Extracted {
-        text,
-        title: None,
-        sections: vec![Section {
-            start,
-            heading: None,
-        }],
-        blocks,
-        pages: Vec::new(),
-    }
+    let blocks = paragraphs(&text, start).map(|start| Block { start, kind: BlockKind::Paragraph }).collect();
+    Extracted { text, title: None, sections: vec![Section { start, heading: None }], blocks, pages: Vec::new() }
 }
 
 /// The first bytes of the paragraphs, beginning with `start`.

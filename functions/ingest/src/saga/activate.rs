@@ -72,11 +72,7 @@ async fn drop_former(tx: &Transaction<'_>, lease: Lease, former: i32) -> Result<
         )
         INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id)
         SELECT id, $3, $1 FROM gone",
-        &[
-            (&lease.document.0, Type::UUID),
-            (&lease.revision, Type::INT4),
-            (&lease.knowledge_base.0, Type::UUID),
-        ],
+        &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.knowledge_base.0, Type::UUID)],
     )
     .await?;
     tx.execute_typed(

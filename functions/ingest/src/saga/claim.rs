@@ -212,7 +212,7 @@ struct Staged {
 
 impl Staged {
     fn same_content(&self, source: &Source) -> bool {
-        self.content_hash == source.content_hash && self.media_type == source.format.media_type()
+        self.content_hash == source.content_hash.0 && self.media_type == source.format.media_type()
     }
 }
 
@@ -257,7 +257,7 @@ async fn unchanged(tx: &Transaction<'_>, document: &LockedDocument, source: &Sou
             &[
                 (&document.id.0, Type::UUID),
                 (&active, Type::INT4),
-                (&source.content_hash.as_slice(), Type::BYTEA),
+                (&source.content_hash.0.as_slice(), Type::BYTEA),
                 (&source.format.media_type(), Type::TEXT),
                 (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
                 (&Value::Object(source.attributes.clone()), Type::JSONB),
@@ -290,7 +290,7 @@ async fn open(
             (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
             (&source.format.media_type(), Type::TEXT),
             (&Value::Object(source.attributes.clone()), Type::JSONB),
-            (&source.content_hash.as_slice(), Type::BYTEA),
+            (&source.content_hash.0.as_slice(), Type::BYTEA),
             (&size_bytes, Type::INT8),
             (&fence, Type::INT8),
             (&lease.as_secs_f64(), Type::FLOAT8),

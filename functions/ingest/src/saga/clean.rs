@@ -1,7 +1,12 @@
 //! Step 7: remove retired points by id, then their rows. An id is never used again, so removing it twice or late hits
 //! only what is dead. Never by filter: that could match what is being written.
 
-use shared::{App, db::DbError, deadline::Deadline, domain::{ChunkId, DocumentId}};
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::{ChunkId, DocumentId},
+};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -64,16 +69,17 @@ async fn clean_page(
         .await?;
     let Some(last) = ids.last().copied() else { return Ok(None) };
     app.index.delete(&ids, deadline).await?;
-    app.db.transaction("forget retired points", async move |tx| {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        tx.execute_typed(
-            "-- retired_points::delete
+    app.db
+        .transaction("forget retired points", async move |tx| {
+            let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+            tx.execute_typed(
+                "-- retired_points::delete
             DELETE FROM retired_points WHERE chunk_id = ANY($1) AND due_at <= now()",
-            &[(&ids, Type::UUID_ARRAY)],
-        )
+                &[(&ids, Type::UUID_ARRAY)],
+            )
+            .await?;
+            Ok::<_, DbError>(())
+        })
         .await?;
-        Ok::<_, DbError>(())
-    })
-    .await?;
     Ok(Some(last.0))
 }

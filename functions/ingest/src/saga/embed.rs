@@ -139,12 +139,7 @@ pub(super) async fn points(
 }
 
 /// Writes one batch and commits the progress, if the lease is still held.
-async fn write(
-    app: &App,
-    lease: Lease,
-    batch: Vec<(i32, Point)>,
-    deadline: Deadline,
-) -> Result<(), IngestError> {
+async fn write(app: &App, lease: Lease, batch: Vec<(i32, Point)>, deadline: Deadline) -> Result<(), IngestError> {
     let Some(through) = batch.last().map(|(ordinal, _)| *ordinal) else { return Ok(()) };
     let count = i32::try_from(batch.len()).unwrap_or(i32::MAX);
     upsert(app, batch.into_iter().map(|(_, point)| point).collect(), deadline).await?;

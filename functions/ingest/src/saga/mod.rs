@@ -90,7 +90,7 @@ pub enum Outcome {
     /// The revision is active; the answer is the one that its keys keep.
     Active(StoredResponse),
     /// The invocation's time ran out; what is done stays done, and the next invocation goes on.
-    Paused(DocumentView),
+    Paused(Box<DocumentView>),
 }
 
 /// Works on a staged revision until it is active, or the time is over. `source` is needed as long as the chunks are
@@ -121,12 +121,7 @@ pub async fn run(
     result
 }
 
-async fn steps(
-    app: &App,
-    lease: Lease,
-    source: Option<&Source>,
-    deadline: Deadline,
-) -> Result<Outcome, IngestError> {
+async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut title = None;
     let mut answer = None;
@@ -144,7 +139,7 @@ async fn steps(
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {
                 if embed::embed(app, lease, deadline).await? == embed::Progress::OutOfTime {
-                    return Ok(Outcome::Paused(documents::require(app, lease.document).await?));
+                    return Ok(Outcome::Paused(Box::new(documents::require(app, lease.document).await?)));
                 }
                 Step::Verify
             }
@@ -231,7 +226,7 @@ async fn give_up(
 
 /// How long the sweeper leaves a failed ingestion alone: doubled with each attempt, at most five minutes.
 fn retry_pause(attempt: i32) -> Duration {
-    Duration::from_secs(2_u64.saturating_pow(attempt.clamp(0, 9).unsigned_abs())).min(Duration::from_secs(300))
+    Duration::from_secs(2_u64.saturating_pow(attempt.clamp(0, 9).unsigned_abs())).min(Duration::from_mins(5))
 }
 
 /// The status of an ingestion's answer: created, or replaced.

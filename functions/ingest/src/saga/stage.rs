@@ -3,11 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
-use shared::{
-    App,
-    db::DbError,
-    domain::ChunkId,
-};
+use shared::{App, db::DbError, domain::ChunkId};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
@@ -57,22 +53,15 @@ pub(super) async fn stage(
         .transaction("stage chunks", async move |tx| {
             hold(tx, lease).await?;
             let mut standing = standing(tx, lease).await?;
-            let mut reused = 0;
             let mut fresh = Vec::new();
             let mut placed = Vec::with_capacity(chunks.len());
             for (chunk, hash) in chunks.iter().zip(&hashes) {
                 // In order, so that of several equal chunks each keeps its own id.
-                let id = match standing.get_mut(hash.as_slice()).and_then(VecDeque::pop_front) {
-                    Some(id) => {
-                        reused += 1;
-                        id
-                    }
-                    None => {
-                        let id = ChunkId::draw();
-                        fresh.push((id, chunk, hash));
-                        id
-                    }
-                };
+                let standing = standing.get_mut(hash.as_slice()).and_then(VecDeque::pop_front);
+                let id = standing.unwrap_or_else(ChunkId::draw);
+                if standing.is_none() {
+                    fresh.push((id, chunk, hash));
+                }
                 placed.push((id, chunk));
             }
             for rows in fresh.chunks(ROWS_PER_INSERT) {
@@ -81,7 +70,7 @@ pub(super) async fn stage(
             for rows in placed.chunks(ROWS_PER_INSERT) {
                 insert_positions(tx, lease, rows).await?;
             }
-            finish(tx, lease, count(placed.len()), reused, title.as_deref()).await
+            finish(tx, lease, count(placed.len()), count(placed.len() - fresh.len()), title.as_deref()).await
         })
         .await
 }

@@ -3,13 +3,7 @@
 
 use std::collections::HashSet;
 
-use shared::{
-    App,
-    db::DbError,
-    deadline::Deadline,
-    domain::ChunkId,
-    vectors::IndexError,
-};
+use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, vectors::IndexError};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
@@ -87,11 +81,7 @@ async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<Vec<Pending>, 
                     SELECT c.id, p.ordinal, c.text, p.heading_path
                     FROM chunk_positions p JOIN chunk_metadata c ON c.id = p.chunk_id
                     WHERE p.document_id = $1 AND p.revision = $2 AND p.chunk_id = ANY($3) ORDER BY p.ordinal",
-                    &[
-                        (&lease.document.0, Type::UUID),
-                        (&lease.revision, Type::INT4),
-                        (&ids, Type::UUID_ARRAY),
-                    ],
+                    &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&ids, Type::UUID_ARRAY)],
                 )
                 .await?;
             rows.iter().map(Pending::from_row).collect()

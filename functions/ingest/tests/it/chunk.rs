@@ -21,10 +21,7 @@ fn chunks_of(text: &str, format: Format) -> Vec<Chunk> {
 }
 
 fn limits(chunk_tokens_max: usize) -> Limits {
-    Limits {
-        chunk_tokens_max,
-        ..Limits::default()
-    }
+    Limits { chunk_tokens_max, ..Limits::default() }
 }
 
 /// What holds of the chunks of any document under any limits.
@@ -32,26 +29,17 @@ fn check(extracted: &Extracted, chunks: &[Chunk], limits: Limits) {
     let mut at = 0;
     for (ordinal, chunk) in chunks.iter().enumerate() {
         assert_eq!(chunk.ordinal, ordinal);
-        assert_eq!(
-            extracted.text.get(chunk.byte_start..chunk.byte_end),
-            Some(chunk.text.as_str())
-        );
+        assert_eq!(extracted.text.get(chunk.byte_start..chunk.byte_end), Some(chunk.text.as_str()));
         assert_eq!(chunk.text.trim(), chunk.text);
         assert!(!chunk.text.is_empty());
         let left_out = &extracted.text[at..chunk.byte_start];
-        assert!(
-            left_out.trim_start_matches('\u{feff}').trim().is_empty(),
-            "left out: {left_out:?}"
-        );
+        assert!(left_out.trim_start_matches('\u{feff}').trim().is_empty(), "left out: {left_out:?}");
         at = chunk.byte_end;
         let one_character = chunk.text.chars().count() == 1;
         assert!(chunk.text.len() <= limits.chunk_bytes_max || one_character);
         assert_eq!(chunk.tokens, count(&chunk.text).unwrap());
         let read = count(&embedding_input(&chunk.heading_path, &chunk.text)).unwrap();
-        assert!(
-            read <= limits.chunk_tokens_max || one_character,
-            "{read} tokens"
-        );
+        assert!(read <= limits.chunk_tokens_max || one_character, "{read} tokens");
     }
     assert!(extracted.text[at..].trim().is_empty());
 }
@@ -123,10 +111,7 @@ fn the_counters_error_is_returned() {
 #[test]
 fn the_embedder_reads_the_headings_before_the_text() {
     let path = ["Ownership".to_owned(), "Rules".to_owned()];
-    assert_eq!(
-        embedding_input(&path, "Each value"),
-        "Ownership > Rules\n\nEach value"
-    );
+    assert_eq!(embedding_input(&path, "Each value"), "Ownership > Rules\n\nEach value");
     assert_eq!(embedding_input(&[], "Each value"), "Each value");
 }
 
@@ -150,64 +135,38 @@ fn long_sections_do_not_share_chunks() {
     let body = "Some words of running text that fill it. ".repeat(12);
     let text = format!("# A\n\n{body}\n\n# B\n\n{body}\n");
     let chunks = chunks_of(&text, Format::Markdown);
-    let paths: Vec<_> = chunks
-        .iter()
-        .map(|chunk| chunk.heading_path.concat())
-        .collect();
+    let paths: Vec<_> = chunks.iter().map(|chunk| chunk.heading_path.concat()).collect();
     assert_eq!(paths, ["A", "B"]);
 }
 
 #[test]
 fn a_heading_stays_with_its_text() {
     for name in ["ch04-01-what-is-ownership.md", "ch16-03-shared-state.md"] {
-        let path = format!(
-            "{}/tests/fixtures/markdown/{name}",
-            env!("CARGO_MANIFEST_DIR")
-        );
+        let path = format!("{}/tests/fixtures/markdown/{name}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         for chunk in chunks_of(&text, Format::Markdown) {
             let last = chunk.text.lines().last().unwrap();
-            assert!(
-                !last.starts_with("##"),
-                "ends with its heading: {}",
-                chunk.text
-            );
+            assert!(!last.starts_with("##"), "ends with its heading: {}", chunk.text);
         }
     }
 }
 
 #[test]
 fn a_phrase_is_found_under_its_heading() {
-    let path = format!(
-        "{}/tests/fixtures/markdown/ch04-01-what-is-ownership.md",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/tests/fixtures/markdown/ch04-01-what-is-ownership.md", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
     let chunks = chunks_of(&text, Format::Markdown);
-    let found = chunks
-        .iter()
-        .find(|chunk| chunk.text.contains("Each value in Rust has an"))
-        .unwrap();
-    assert_eq!(
-        found.heading_path,
-        ["What Is Ownership?", "Ownership Rules"]
-    );
+    let found = chunks.iter().find(|chunk| chunk.text.contains("Each value in Rust has an")).unwrap();
+    assert_eq!(found.heading_path, ["What Is Ownership?", "Ownership Rules"]);
 }
 
 #[test]
 fn table_rows_and_code_lines_are_not_cut() {
-    let rows: String = (0..200)
-        .map(|row| format!("| row {row} | a cell with words |\n"))
-        .collect();
-    let code: String = (0..200)
-        .map(|line| format!("let value_{line} = {line};\n"))
-        .collect();
+    let rows: String = (0..200).map(|row| format!("| row {row} | a cell with words |\n")).collect();
+    let code: String = (0..200).map(|line| format!("let value_{line} = {line};\n")).collect();
     let text = format!("| a | b |\n|---|---|\n{rows}\n```rust\n{code}```\n");
     for chunk in chunks_of(&text, Format::Markdown) {
-        let (first, last) = (
-            chunk.text.lines().next().unwrap(),
-            chunk.text.lines().last().unwrap(),
-        );
+        let (first, last) = (chunk.text.lines().next().unwrap(), chunk.text.lines().last().unwrap());
         assert!(first.starts_with('|') || first.starts_with("let ") || first.starts_with("```"));
         assert!(last.ends_with('|') || last.ends_with(';') || last.ends_with("```"));
         assert!(chunk.text.trim() != "| a | b |\n|---|---|");
@@ -224,9 +183,7 @@ fn sentences_are_not_cut() {
 
 #[test]
 fn megabytes_of_anything_end() {
-    for unit in [
-        "x", "x\n", "x\n\n", "# a\n", "漢", "a. ", " ", ".", "}\n", "|x|y|\n", "- a\n",
-    ] {
+    for unit in ["x", "x\n", "x\n\n", "# a\n", "漢", "a. ", " ", ".", "}\n", "|x|y|\n", "- a\n"] {
         let text = format!("y{}y", unit.repeat(90_000 / unit.len()));
         for format in [Format::Plain, Format::Markdown] {
             let extracted = read(&text, format);
@@ -248,9 +205,7 @@ impl Dice {
     }
 
     fn word(&mut self) -> String {
-        (0..2 + self.below(8))
-            .map(|_| char::from(b'a' + u8::try_from(self.below(26)).unwrap()))
-            .collect()
+        (0..2 + self.below(8)).map(|_| char::from(b'a' + u8::try_from(self.below(26)).unwrap())).collect()
     }
 
     fn sentence(&mut self) -> String {
@@ -266,11 +221,7 @@ impl Dice {
     fn headed(&mut self) -> String {
         let paragraph = self.paragraph();
         match self.below(8) {
-            0 => format!(
-                "{} {}\n\n{paragraph}",
-                "#".repeat(1 + self.below(4)),
-                self.word()
-            ),
+            0 => format!("{} {}\n\n{paragraph}", "#".repeat(1 + self.below(4)), self.word()),
             _ => paragraph,
         }
     }

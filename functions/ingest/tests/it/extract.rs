@@ -16,46 +16,24 @@ fn html(text: &str) -> Extracted {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!(
-        "{}/tests/fixtures/{name}",
-        env!("CARGO_MANIFEST_DIR")
-    ))
-    .unwrap()
+    std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 fn outline(extracted: &Extracted) -> Vec<String> {
     let sections = 0..extracted.sections.len();
-    sections
-        .map(|section| extracted.heading_path(section).join(" > "))
-        .collect()
+    sections.map(|section| extracted.heading_path(section).join(" > ")).collect()
 }
 
 fn check(extracted: &Extracted) {
     let starts: Vec<_> = extracted.blocks.iter().map(|block| block.start).collect();
-    let sections: Vec<_> = extracted
-        .sections
-        .iter()
-        .map(|section| section.start)
-        .collect();
+    let sections: Vec<_> = extracted.sections.iter().map(|section| section.start).collect();
     for starts in [&starts, &sections] {
         assert!(starts.is_sorted_by(|a, b| a < b), "{starts:?}");
-        assert!(
-            starts
-                .iter()
-                .all(|start| extracted.text.is_char_boundary(*start))
-        );
+        assert!(starts.iter().all(|start| extracted.text.is_char_boundary(*start)));
     }
     assert_eq!(starts[0], sections[0]);
-    assert!(
-        extracted.text[..starts[0]]
-            .trim_start_matches('\u{feff}')
-            .is_empty()
-    );
-    assert!(
-        sections
-            .iter()
-            .all(|start| starts.binary_search(start).is_ok())
-    );
+    assert!(extracted.text[..starts[0]].trim_start_matches('\u{feff}').is_empty());
+    assert!(sections.iter().all(|start| starts.binary_search(start).is_ok()));
     for (index, section) in extracted.sections.iter().enumerate() {
         let parent = section.heading.as_ref().and_then(|heading| heading.parent);
         assert!(parent.is_none_or(|parent| parent < index));
@@ -96,10 +74,7 @@ fn media_types_name_formats_in_any_case() {
 
 #[test]
 fn bytes_that_are_no_utf8_are_refused_where_they_stand() {
-    assert_eq!(
-        extract(b"caf\xe9", Format::Plain),
-        Err(ExtractError::NotUtf8 { byte_offset: 3 })
-    );
+    assert_eq!(extract(b"caf\xe9", Format::Plain), Err(ExtractError::NotUtf8 { byte_offset: 3 }));
 }
 
 #[test]
@@ -107,10 +82,7 @@ fn control_characters_are_refused_in_every_format() {
     for format in Format::ALL {
         for code in [0, 1, 8, 0x0b, 0x1b, 0x7f_u8] {
             let bytes = [b'a', b'b', code];
-            let refused = ExtractError::ControlCharacter {
-                byte_offset: 2,
-                code: code.into(),
-            };
+            let refused = ExtractError::ControlCharacter { byte_offset: 2, code: code.into() };
             assert_eq!(extract(&bytes, format), Err(refused));
         }
         assert!(extract(b"a\tb\r\n\x0cc", format).is_ok());
@@ -153,15 +125,7 @@ fn plain_text_has_paragraphs_and_no_headings() {
 #[test]
 fn headings_nest_by_level_even_when_levels_are_skipped() {
     let text = "intro\n\n# A\n### B\n## C\n#### D\n# E *em* `code` [link](u)\nF\n---\n";
-    let paths = [
-        "",
-        "A",
-        "A > B",
-        "A > C",
-        "A > C > D",
-        "E em code link",
-        "E em code link > F",
-    ];
+    let paths = ["", "A", "A > B", "A > C", "A > C > D", "E em code link", "E em code link > F"];
     assert_eq!(outline(&markdown(text)), paths);
 }
 
@@ -179,20 +143,9 @@ fn a_heading_in_a_path_is_cut_to_a_readable_length() {
 
 #[test]
 fn the_title_comes_from_front_matter_then_from_the_first_top_heading() {
-    assert_eq!(
-        markdown("---\ntitle: \"A: B\"\ntags: [x]\n---\n# C\n")
-            .title
-            .as_deref(),
-        Some("A: B")
-    );
-    assert_eq!(
-        markdown("---\ntitle: [x]\n---\n# C\n").title.as_deref(),
-        Some("C")
-    );
-    assert_eq!(
-        markdown("text\n\n## B\n\n# C\n").title.as_deref(),
-        Some("C")
-    );
+    assert_eq!(markdown("---\ntitle: \"A: B\"\ntags: [x]\n---\n# C\n").title.as_deref(), Some("A: B"));
+    assert_eq!(markdown("---\ntitle: [x]\n---\n# C\n").title.as_deref(), Some("C"));
+    assert_eq!(markdown("text\n\n## B\n\n# C\n").title.as_deref(), Some("C"));
     assert_eq!(markdown("## B\n\ntext\n").title.as_deref(), Some("B"));
     assert_eq!(markdown("text\n\n## B\n").title, None);
 }
@@ -200,34 +153,18 @@ fn the_title_comes_from_front_matter_then_from_the_first_top_heading() {
 #[test]
 fn a_table_is_a_head_with_its_rule_and_rows() {
     let extracted = markdown("| a |\n|---|\n| 1 |\n| 2 |\n");
-    let kinds: Vec<_> = extracted
-        .blocks
-        .iter()
-        .map(|block| (block.start, block.kind))
-        .collect();
-    let expected = [
-        (0, BlockKind::TableHead),
-        (12, BlockKind::TableRow),
-        (18, BlockKind::TableRow),
-    ];
+    let kinds: Vec<_> = extracted.blocks.iter().map(|block| (block.start, block.kind)).collect();
+    let expected = [(0, BlockKind::TableHead), (12, BlockKind::TableRow), (18, BlockKind::TableRow)];
     assert_eq!(kinds, expected);
 }
 
 #[test]
 fn a_chapter_keeps_its_outline() {
-    let extracted = extract(
-        &fixture("markdown/ch16-03-shared-state.md"),
-        Format::Markdown,
-    )
-    .unwrap();
+    let extracted = extract(&fixture("markdown/ch16-03-shared-state.md"), Format::Markdown).unwrap();
     check(&extracted);
     assert_eq!(extracted.title.as_deref(), Some("Shared-State Concurrency"));
     let path = "Shared-State Concurrency > Controlling Access with Mutexes > The API of Mutex<T>";
-    assert!(
-        outline(&extracted).iter().any(|found| found == path),
-        "{:?}",
-        outline(&extracted)
-    );
+    assert!(outline(&extracted).iter().any(|found| found == path), "{:?}", outline(&extracted));
 }
 
 #[test]
@@ -236,11 +173,7 @@ fn html_pages_keep_headings_lists_and_tables() {
     check(&extracted);
     assert_eq!(extracted.title.as_deref(), Some("Example Document"));
     assert_eq!(outline(&extracted)[3], "Example Document > Data Table");
-    for kept in [
-        "- First item in unordered list",
-        "1. First item",
-        "| Row 2, Col 1 | Row 2, Col 2 |",
-    ] {
+    for kept in ["- First item in unordered list", "1. First item", "| Row 2, Col 1 | Row 2, Col 2 |"] {
         assert!(extracted.text.contains(kept), "{kept}");
     }
     assert!(!extracted.text.contains("border"));
@@ -252,10 +185,7 @@ fn every_sample_page_gives_its_words() {
         ("example_01", "Some background information here."),
         ("example_08", "| 2025 | Q1 |  |  |  |"),
         ("formatting", "H2O"),
-        (
-            "html_code_snippets",
-            "print(result.document.export_to_markdown())",
-        ),
+        ("html_code_snippets", "print(result.document.export_to_markdown())"),
         ("html_rich_table_cells", "Basic duck facts"),
         ("kvp_data_example", "(123) 456-7890"),
         ("table_03", "After table"),
@@ -268,8 +198,7 @@ fn every_sample_page_gives_its_words() {
 
 #[test]
 fn an_article_is_taken_out_of_what_surrounds_it() {
-    let paragraph =
-        "<p>Some running text, with commas, that tells the story, and goes on for a while.</p>";
+    let paragraph = "<p>Some running text, with commas, that tells the story, and goes on for a while.</p>";
     let page = format!(
         "<title>Story</title><body><nav>menu item</nav><div class=sidebar><a href=/>advert</a></div>\
          <article><h1>Heading</h1>{}<h2>Part</h2>{}</article><script>track()</script><footer>imprint</footer>",
@@ -287,21 +216,13 @@ fn an_article_is_taken_out_of_what_surrounds_it() {
 #[test]
 fn a_fragment_is_read_whole_and_words_do_not_run_together() {
     assert_eq!(html("just <b>text</b>").text, "just **text**");
-    let text =
-        html("<dl><dt>term</dt><dd>meaning</dd></dl><table><tr><td>a</td><td>b</td></tr></table>")
-            .text;
-    assert!(
-        !text.contains("termmeaning") && text.contains("| a | b |"),
-        "{text}"
-    );
+    let text = html("<dl><dt>term</dt><dd>meaning</dd></dl><table><tr><td>a</td><td>b</td></tr></table>").text;
+    assert!(!text.contains("termmeaning") && text.contains("| a | b |"), "{text}");
     assert_eq!(
         html("<p>see <a href='javascript:x()'>this</a><img alt=picture src=data:x></p>").text,
         "see thispicture"
     );
-    assert_eq!(
-        html("<p>seen</p><p hidden>hidden</p><nav>nav</nav>").text,
-        "seen"
-    );
+    assert_eq!(html("<p>seen</p><p hidden>hidden</p><nav>nav</nav>").text, "seen");
 }
 
 /// Reads on a small stack, and fails rather than hang.
@@ -309,9 +230,7 @@ fn reads_in_time(format: Format, text: String) -> Result<Extracted, ExtractError
     let (done, result) = mpsc::channel();
     let reader = std::thread::Builder::new().stack_size(2 << 20);
     let shown: String = text.chars().take(40).collect();
-    reader
-        .spawn(move || done.send(extract(text.as_bytes(), format)))
-        .unwrap();
+    reader.spawn(move || done.send(extract(text.as_bytes(), format))).unwrap();
     let result = result.recv_timeout(Duration::from_mins(1));
     result.unwrap_or_else(|error| panic!("{shown}: {error}"))
 }
@@ -325,14 +244,8 @@ fn hostile_html_is_refused_by_name() {
         write!(tag, " a{number}='>'").unwrap();
     }
     let attributes = Err(ExtractError::HtmlTooManyAttributes { limit: 512 });
-    assert_eq!(
-        reads_in_time(Format::Html, tag.clone() + ">text"),
-        attributes
-    );
-    assert_eq!(
-        reads_in_time(Format::Html, format!("</p {tag}>text")),
-        attributes
-    );
+    assert_eq!(reads_in_time(Format::Html, tag.clone() + ">text"), attributes);
+    assert_eq!(reads_in_time(Format::Html, format!("</p {tag}>text")), attributes);
     let formatting: String = (0..200).map(|number| format!("<b id={number}>")).collect();
     let paragraphs = format!("<p>{formatting}</p>{}", "<p>x".repeat(100_000));
     let elements = Err(ExtractError::HtmlTooManyElements { limit: 250_000 });
@@ -377,23 +290,16 @@ fn hostile_html_ends() {
     }
     for tag in ["div", "blockquote", "section", "ul><li", "b", "em"] {
         let open = format!("<{tag}>").repeat(if tag.contains('>') { 120 } else { 240 });
-        let _ = reads_in_time(
-            Format::Html,
-            format!("{open}{}", "<p>some, words, here</p>".repeat(500)),
-        );
+        let _ = reads_in_time(Format::Html, format!("{open}{}", "<p>some, words, here</p>".repeat(500)));
     }
 }
 
 #[test]
 fn hostile_markdown_ends_and_is_not_changed() {
-    for unit in [
-        ">", "> ", "[", "![", "*", "*a ", "_", "`", "1. ", "- ", "[^a]: ", "[a](", "<", "|",
-        "# a\n", "\\", "~~~\n",
-    ] {
+    for unit in
+        [">", "> ", "[", "![", "*", "*a ", "_", "`", "1. ", "- ", "[^a]: ", "[a](", "<", "|", "# a\n", "\\", "~~~\n"]
+    {
         let text = unit.repeat(400_000 / unit.len());
-        assert_eq!(
-            reads_in_time(Format::Markdown, text.clone()).unwrap().text,
-            text
-        );
+        assert_eq!(reads_in_time(Format::Markdown, text.clone()).unwrap().text, text);
     }
 }

@@ -40,6 +40,8 @@ impl Account {
             if let Some(capability) = way {
                 prefix.push(format!("--inh-caps=-all,+{capability}"));
                 prefix.push(format!("--ambient-caps=-all,+{capability}"));
+                // Without it access(2), with which initdb looks for `postgres`, leaves capabilities out.
+                prefix.push("--securebits=+no_setuid_fixup".to_owned());
             }
             prefix.push("--".to_owned());
             let account = Self::Nobody { prefix, uid, gid };

@@ -47,7 +47,7 @@ impl Parts {
     /// Qdrant under `config.qdrant`, to be wrapped.
     #[must_use]
     pub fn qdrant_index(&self) -> Arc<dyn VectorIndex> {
-        let space = self.embedder.space().clone();
+        let space = self.embedder.space();
         Arc::new(QdrantIndex::new(&self.config.qdrant, space).expect("the configuration holds"))
     }
 }

@@ -298,7 +298,13 @@ async fn a_body_that_is_not_json_is_refused() {
         app.send(request.body(body.to_vec()).unwrap()).await
     };
     assert_eq!(send("text/plain", b"{}").await.problem(415), "unsupported_media_type");
-    for body in [&b""[..], b"{", b"{\"email\":\"a@example.com\",\"password\":\"x\"}{}", b"\xff\xfe", b"{\"email\": \"a\xff@example.com\"}"] {
+    for body in [
+        &b""[..],
+        b"{",
+        b"{\"email\":\"a@example.com\",\"password\":\"x\"}{}",
+        b"\xff\xfe",
+        b"{\"email\": \"a\xff@example.com\"}",
+    ] {
         assert_eq!(send("application/json", body).await.problem(400), "invalid_request");
     }
     for body in [&b"null"[..], b"7", b"\"email\""] {

@@ -107,7 +107,8 @@ async fn qdrant_cut_off_in_the_middle_costs_no_batch_that_was_finished() {
         .await,
     );
     let user = app.register("ann").await;
-    let text: String = (0..300).map(|n| format!("# Part {n}\n\n{}\n\n", format!("word{n} ").repeat(120))).collect();
+    let sections = (0..300).map(|n| format!("# Part {n}\n\n{}", format!("word{n} ").repeat(120)));
+    let text = sections.collect::<Vec<_>>().join("\n\n");
     let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": "a" });
     let sending = tokio::spawn({
         let (app, user, body) = (app.clone(), user.clone(), body.clone());
