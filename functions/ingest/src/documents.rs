@@ -78,7 +78,7 @@ pub struct IngestionView {
     pub chunks: Option<ChunkCounts>,
     /// The share of the chunks that have their points, 0 to 1.
     pub progress: f64,
-    /// How often the work was begun.
+    /// How often the work was begun since it last made all the progress that its time allowed.
     pub attempt: i32,
 }
 

@@ -22,11 +22,15 @@ pub struct Swept {
 /// When PostgreSQL does not answer, or Qdrant not for removals. An ingestion that fails is counted and left for later.
 pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> {
     let mut swept = Swept::default();
-    while !deadline.passed() {
+    while deadline.remaining() > saga::TIME_MIN {
         let Some(lease) = saga::take_over_expired(app, deadline).await? else { break };
         match saga::run(app, lease, None, None, "sweep", deadline).await {
             Ok(Outcome::Active(_)) => swept.completed += 1,
-            Ok(Outcome::Paused(_)) => swept.left += 1,
+            Ok(Outcome::Paused(_)) => {
+                // The time is over. Taking it up again at once would only spend what is left on leases.
+                swept.left += 1;
+                break;
+            }
             Err(error) => {
                 swept.left += 1;
                 tracing::warn!(document.id = %lease.document, error = %Causes(&error), "ingestion left for later");

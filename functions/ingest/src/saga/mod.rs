@@ -41,6 +41,9 @@ use crate::{
     request::Source,
 };
 
+/// Less time than this is not worth a lease: a batch of inference, its write, and giving the lease back.
+pub const TIME_MIN: Duration = Duration::from_secs(5);
+
 /// What is kept of an invocation's time to commit progress and give the lease back.
 const RELEASE_MARGIN: Duration = Duration::from_secs(2);
 
@@ -109,11 +112,11 @@ pub async fn run(
     let result = steps(app, lease, source, deadline.minus(RELEASE_MARGIN)).await;
     match &result {
         Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
-        Ok(Outcome::Paused(_)) => release(app, lease, Duration::ZERO).await?,
+        Ok(Outcome::Paused(_)) => release(app, lease, None).await?,
         Err(IngestError::Extract(error)) => give_up(app, lease, key, error, request_id).await?,
         Err(error) => {
             // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
-            if let Err(second) = release(app, lease, retry_pause(lease.attempt)).await {
+            if let Err(second) = release(app, lease, Some(retry_pause(lease.attempt))).await {
                 tracing::warn!(document.id = %lease.document, first = %error, error = %second, "lease not released");
             }
         }
@@ -179,20 +182,24 @@ pub(crate) async fn hold(tx: &Transaction<'_>, lease: Lease) -> Result<(), Inges
     row.map(drop).ok_or(IngestError::Fenced)
 }
 
-/// Ends the lease now. Nobody takes the work over unasked before `pause` is over; the same request may at once.
-async fn release(app: &App, lease: Lease, pause: Duration) -> Result<(), DbError> {
+/// Ends the lease now. After a failure, nobody takes the work over unasked before `pause` is over; the same request may at
+/// once. Without one, the time was over: that is no failure, and the attempts count from the beginning.
+async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(), DbError> {
+    let pause_s = pause.unwrap_or_default().as_secs_f64();
     app.db
         .transaction("release lease", async move |tx| {
             tx.execute_typed(
                 "-- saga::release
                 UPDATE document_revisions
-                SET lease_expires_at = now(), next_attempt_at = now() + make_interval(secs => $4)
+                SET lease_expires_at = now(), next_attempt_at = now() + make_interval(secs => $4),
+                    attempt = CASE WHEN $5 THEN attempt ELSE 0 END
                 WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'",
                 &[
                     (&lease.document.0, Type::UUID),
                     (&lease.revision, Type::INT4),
                     (&lease.fence, Type::INT8),
-                    (&pause.as_secs_f64(), Type::FLOAT8),
+                    (&pause_s, Type::FLOAT8),
+                    (&pause.is_some(), Type::BOOL),
                 ],
             )
             .await?;
