@@ -37,11 +37,11 @@ pub struct DocumentView {
     pub state: State,
     /// The revision that queries see; null until the first one is complete in both stores.
     pub revision: Option<i32>,
-    /// Of the latest revision's source.
+    /// Of the source of that revision; before there is one, of the latest.
     pub media_type: String,
-    /// Of the latest revision's source.
+    /// Of the same source.
     pub content_hash: ContentHash,
-    /// Bytes of the latest revision's source.
+    /// Bytes of the same source.
     pub size_bytes: i64,
     /// The user's own keys and values.
     pub attributes: Value,
@@ -80,6 +80,17 @@ pub struct IngestionView {
     pub progress: f64,
     /// How often the work was begun since it last made all the progress that its time allowed.
     pub attempt: i32,
+    /// Why it failed, if it did.
+    pub failure: Option<FailureView>,
+}
+
+/// Why a revision failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureView {
+    /// Stable, `snake_case`.
+    pub code: String,
+    /// A sentence for people.
+    pub detail: String,
 }
 
 /// Chunks of a revision.
@@ -95,12 +106,14 @@ pub struct ChunkCounts {
 
 const VIEW: &str = "
     SELECT d.id, d.knowledge_base_id, d.source_uri, COALESCE(d.title, r.title) AS title, d.active_revision, d.attributes,
-        d.created_at, d.updated_at, r.number, r.state, r.media_type, r.content_hash, r.size_bytes,
-        r.chunks_total, r.chunks_reused, r.chunks_embedded, r.attempt
+        d.created_at, d.updated_at, shown.media_type, shown.content_hash, shown.size_bytes,
+        r.number, r.state, r.chunks_total, r.chunks_reused, r.chunks_embedded, r.attempt, r.failure_code, r.failure_detail
     FROM documents d
     JOIN LATERAL (
         SELECT * FROM document_revisions WHERE document_id = d.id ORDER BY number DESC LIMIT 1
-    ) r ON true";
+    ) r ON true
+    JOIN document_revisions shown
+        ON shown.document_id = d.id AND shown.number = COALESCE(d.active_revision, r.number)";
 
 impl DocumentView {
     /// The answer to an ingestion.
@@ -118,11 +131,17 @@ impl DocumentView {
     }
 
     fn from_row(row: &Row) -> Result<Self, DbError> {
-        let state = match row.try_get::<_, &str>("state")? {
+        let ingestion = match row.try_get::<_, &str>("state")? {
             "active" | "retired" => State::Active,
             "failed" => State::Failed,
             _ => State::Ingesting,
         };
+        let revision = row.try_get::<_, Option<i32>>("active_revision")?;
+        // A failed update leaves the document as it was.
+        let state = if ingestion == State::Failed && revision.is_some() { State::Active } else { ingestion };
+        let failure = row.try_get::<_, Option<String>>("failure_code")?.map(|code| -> Result<_, DbError> {
+            Ok(FailureView { code, detail: row.try_get::<_, Option<String>>("failure_detail")?.unwrap_or_default() })
+        });
         let reused = row.try_get::<_, Option<i32>>("chunks_reused")?.unwrap_or_default();
         let chunks = row.try_get::<_, Option<i32>>("chunks_total")?.map(|total| -> Result<_, DbError> {
             Ok(ChunkCounts { total, reused, embedded: row.try_get("chunks_embedded")? })
@@ -134,7 +153,7 @@ impl DocumentView {
             source_uri: row.try_get("source_uri")?,
             title: row.try_get("title")?,
             state,
-            revision: row.try_get("active_revision")?,
+            revision,
             media_type: row.try_get("media_type")?,
             content_hash: row
                 .try_get::<_, &[u8]>("content_hash")?
@@ -144,10 +163,11 @@ impl DocumentView {
             attributes: row.try_get("attributes")?,
             ingestion: IngestionView {
                 revision: row.try_get("number")?,
-                state,
-                progress: if state == State::Active { 1.0 } else { chunks.map_or(0.0, ChunkCounts::progress) },
+                state: ingestion,
+                progress: if ingestion == State::Active { 1.0 } else { chunks.map_or(0.0, ChunkCounts::progress) },
                 chunks,
                 attempt: row.try_get("attempt")?,
+                failure: failure.transpose()?,
             },
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,

@@ -1,6 +1,7 @@
 //! What is done unasked: finish interrupted ingestions, and remove retired points that are due.
 
-use shared::{App, deadline::Deadline, problem::Causes};
+use shared::{App, db::DbError, deadline::Deadline, problem::Causes};
+use tokio_postgres::types::Type;
 
 use crate::{
     error::IngestError,
@@ -38,5 +39,27 @@ pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> 
         }
     }
     while !deadline.passed() && saga::clean_due(app, deadline).await? {}
+    fail_abandoned(app).await?;
     Ok(swept)
+}
+
+/// How long a client may take to send a document again whose first request ended before its text was stored.
+const ABANDONED_AFTER_S: f64 = 15.0 * 60.0;
+
+/// Ends revisions that only their client could go on with, and it does not: nobody waits for them any more.
+async fn fail_abandoned(app: &App) -> Result<(), DbError> {
+    app.db
+        .transaction("fail abandoned revisions", async move |tx| {
+            tx.execute_typed(
+                "-- revisions::fail_abandoned
+                UPDATE document_revisions SET state = 'failed', finished_at = now(), failure_code = 'interrupted',
+                    failure_detail = 'The request broke off before the text was stored. Send the document again.'
+                WHERE state = 'staged' AND chunks_total IS NULL
+                    AND lease_expires_at < now() - make_interval(secs => $1)",
+                &[(&ABANDONED_AFTER_S, Type::FLOAT8)],
+            )
+            .await?;
+            Ok(())
+        })
+        .await
 }

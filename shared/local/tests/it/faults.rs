@@ -154,3 +154,31 @@ async fn a_delete_with_qdrant_down_is_out_of_sight_at_once_and_swept_later() {
     assert_eq!(app.all_points().await, []);
     app.assert_consistent().await;
 }
+
+#[tokio::test]
+async fn an_ingestion_that_only_its_client_could_go_on_with_ends_as_failed_and_can_be_sent_again() {
+    let app = TestApp::with(|parts| parts.embedder = Arc::new(HashEmbedder::default())).await;
+    let user = app.register("ann").await;
+    let body = json!({ "text": "First.", "source_uri": "a" });
+    send(&app, &user, "k1", &body).await.expect(201);
+    // What a process leaves behind that was killed between claiming the document and storing its text.
+    let pg = app.pg().await;
+    pg.batch_execute(
+        "INSERT INTO document_revisions
+            (document_id, number, state, media_type, content_hash, size_bytes, fence, lease_expires_at)
+        SELECT id, 2, 'staged', 'text/plain', decode(repeat('00', 32), 'hex'), 1, nextval('fencing_tokens'),
+            now() - interval '1 hour' FROM documents;
+        UPDATE documents SET latest_revision = 2",
+    )
+    .await
+    .unwrap();
+    ingest::sweep(&app.app, shared::deadline::Deadline::after(Duration::from_secs(10))).await.unwrap();
+    let list = app.call(Method::GET, "/documents", Some(&user.token), None).await.expect(200);
+    let document = &list.json["items"][0];
+    assert_eq!((&document["state"], &document["revision"]), (&json!("active"), &json!(1)));
+    let ingestion = &document["ingestion"];
+    assert_eq!((&ingestion["state"], &ingestion["failure"]["code"]), (&json!("failed"), &json!("interrupted")));
+    let again = send(&app, &user, "k2", &json!({ "text": "Second.", "source_uri": "a" })).await.expect(200);
+    assert_eq!((&again.json["revision"], &again.json["ingestion"]["failure"]), (&json!(3), &Value::Null));
+    app.assert_consistent().await;
+}
