@@ -163,7 +163,11 @@ impl Config {
 }
 
 impl EmbeddingConfig {
-    async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    /// Reads the environment: an endpoint if `EMBEDDING_URL` names one, else the model in this process.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
         if let Some(base_url) = text("EMBEDDING_URL")? {
             return Ok(Self::Http {
                 base_url,

@@ -20,6 +20,8 @@ environment
   LOCKSTEP_CACHE_DIR   where what is built or fetched once is kept (default: ~/.cache/lockstep)
   DATABASE_URL         use this PostgreSQL instead of a private one
   QDRANT_URL           use this Qdrant (gRPC) instead of a private one
+  EMBEDDING_URL        use this OpenAI-compatible endpoint instead of the model in this process; with
+                       EMBEDDING_MODEL, EMBEDDING_DIMENSION and, if it wants one, EMBEDDING_API_KEY
   POSTGRES_BIN, LOCAL_QDRANT_BIN, EMBEDDING_MODEL_DIR   use these programs and this model";
 
 /// The gateway's port where nothing else is said.

@@ -4,7 +4,6 @@ use std::{
     fs::{File, TryLockError},
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
-    num::NonZero,
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,6 +14,7 @@ use shared::{
     db::migrations,
     deadline::Deadline,
     problem::Causes,
+    secrets::SecretsManager,
     telemetry,
 };
 use tokio::{
@@ -50,15 +50,12 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let listener = bind(options.port)?;
     let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
     let keys = keys::load_or_generate(&data.join("keys"))?;
-    let model = model::dir()?;
+    let embedding = embedding()?;
     let stores = Stores::start(&data)?;
     let config = Config {
         database: DatabaseConfig::at(stores.database_url.clone()),
         qdrant: QdrantConfig::at(&stores.qdrant_url),
-        embedding: EmbeddingConfig::MiniLm {
-            dir: model,
-            threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
-        },
+        embedding,
         tokens: TokenConfig {
             issuer: format!("http://{address}"),
             audience: "lockstep".to_owned(),
@@ -132,6 +129,20 @@ async fn serve(
         tracing::warn!("some requests did not end in time");
     }
     Ok(())
+}
+
+/// The endpoint that `EMBEDDING_URL` names, or the model in this process.
+fn embedding() -> Result<EmbeddingConfig, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::because("there is no runtime"))?;
+    let secrets = SecretsManager::default();
+    let mut config = runtime
+        .block_on(EmbeddingConfig::from_env(&secrets))
+        .map_err(Failure::because("the embedding's settings do not hold"))?;
+    if let EmbeddingConfig::MiniLm { dir, .. } = &mut config {
+        *dir = model::dir()?;
+    }
+    Ok(config)
 }
 
 /// Turns true when a signal asks us to end.

@@ -10,9 +10,11 @@ use std::{
 use local::{
     folder::TempFolder,
     process::{self, Signal},
+    testkit::HashEmbedder,
 };
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use shared::embed::Embedder;
 
 use crate::sigv4;
 
@@ -33,7 +35,11 @@ fn command(data: &Path, port: u16) -> Command {
 
 impl Stack {
     fn up(data: &Path) -> Self {
-        let mut child = command(data, 0).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command(data, 0))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -193,4 +199,75 @@ async fn s3_takes_and_gives_what_is_signed_and_nothing_else() {
     assert_eq!(unsigned.status(), 403);
     let tampered = presigned("GET").replace("a.txt", "b.txt");
     assert_eq!(client.get(tampered).send().await.unwrap().status(), 403);
+}
+
+/// An OpenAI-compatible endpoint that embeds by words.
+async fn embedding_endpoint() -> String {
+    let embed = async |axum::Json(request): axum::Json<Value>| {
+        let texts = request["input"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let vectors = HashEmbedder::default().embed_passages(texts, deadline).await.unwrap();
+        let data = vectors.into_iter().enumerate();
+        axum::Json(json!({
+            "data": data.map(|(index, embedding)| json!({ "index": index, "embedding": embedding })).collect::<Vec<_>>()
+        }))
+    };
+    let router = axum::Router::new().route("/embeddings", axum::routing::post(embed));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, router).into_future());
+    url
+}
+
+/// The most memory that the process has ever held at once.
+fn peak_megabytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1_024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_megabytes_of_markdown_are_ingested_within_512_megabytes_and_show_their_progress() {
+    let data = TempFolder::new().unwrap();
+    let mut up = command(data.path(), 0);
+    up.env("EMBEDDING_URL", embedding_endpoint().await).env("EMBEDDING_MODEL", "words");
+    up.env("EMBEDDING_DIMENSION", HashEmbedder::default().space().dimension.to_string());
+    let stack = Stack::spawn(up);
+    let credentials = json!({ "email": "ada@example.com", "password": "the spare key lies there" });
+    let (_, account) = stack.post("/auth/register", "", credentials).await;
+    let token = account["access_token"].as_str().unwrap();
+
+    let mut text = String::new();
+    for n in 0.. {
+        text.push_str(&format!(
+            "## Part {n}\n\n{}\n\n",
+            format!("The key of room {n} is number{}. ", n * 7).repeat(12)
+        ));
+        if text.len() >= 5 * 1_024 * 1_024 {
+            break;
+        }
+    }
+    let request = Client::new().post(stack.path("/documents?source_uri=big")).bearer_auth(token);
+    let request = request.header("content-type", "text/markdown").body(text);
+    let sent = tokio::spawn(request.send());
+    let mut progress = Vec::new();
+    let document = loop {
+        let list = Client::new().get(stack.path("/documents")).bearer_auth(token).send().await.unwrap();
+        let list: Value = list.json().await.unwrap();
+        let document = list["items"][0].clone();
+        progress.extend(document["ingestion"]["progress"].as_f64());
+        if document["state"] == "active" {
+            break document;
+        }
+        assert!(progress.len() < 3_000, "{document}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(matches!(sent.await.unwrap().unwrap().status().as_u16(), 201 | 202));
+    assert!(document["ingestion"]["chunks"]["total"].as_u64().unwrap() > 5_000, "{document}");
+    assert!(progress.is_sorted() && progress.iter().filter(|p| **p > 0.0 && **p < 1.0).count() > 3, "{progress:?}");
+    let question = json!({ "query": "What is the key of room 777?", "k": 1 });
+    let (_, answer) = stack.post("/query", token, question).await;
+    assert!(answer["hits"][0]["text"].as_str().unwrap().contains("number5439"), "{answer}");
+    let peak = peak_megabytes(stack.child.id());
+    assert!(peak < 512, "{peak} MB");
 }
