@@ -14,7 +14,11 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
 use uuid::Uuid;
 
-use crate::{error::IngestError, idempotency::StoredResponse};
+use crate::{
+    error::IngestError,
+    failpoint::{self, reached},
+    idempotency::StoredResponse,
+};
 
 /// The page of a list when the client does not say.
 const LIMIT_DEFAULT: i64 = 50;
@@ -329,6 +333,7 @@ pub async fn list(app: &App, caller: UserId, query: ListQuery) -> Result<Documen
 /// # Errors
 /// [`IngestError::NoDocument`], [`IngestError::ReadOnly`], or PostgreSQL's.
 pub async fn delete(app: &App, caller: UserId, id: DocumentId) -> Result<(), IngestError> {
+    reached(failpoint::DELETE_BEFORE);
     app.db
         .transaction("delete document", async move |tx| {
             let row = tx
@@ -369,7 +374,9 @@ pub async fn delete(app: &App, caller: UserId, id: DocumentId) -> Result<(), Ing
                 .map_err(DbError::from)?;
             if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "documents::delete", rows }.into()) }
         })
-        .await
+        .await?;
+    reached(failpoint::DELETE_COMMITTED);
+    Ok(())
 }
 
 /// Removes a document that has no revision: its first one could not be read.

@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod documents;
 pub mod error;
 pub mod extract;
+pub mod failpoint;
 pub mod idempotency;
 pub mod request;
 mod routes;

@@ -8,12 +8,15 @@ use super::{Lease, hold};
 use crate::{
     documents,
     error::IngestError,
+    failpoint::{self, reached},
     idempotency::{self, StoredResponse},
 };
 
 /// Activates, and returns the answer.
 pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, IngestError> {
-    app.db
+    reached(failpoint::ACTIVATE_BEFORE);
+    let answer = app
+        .db
         .transaction("activate revision", async move |tx| {
             hold(tx, lease).await?;
             let former = retire(tx, lease).await?;
@@ -24,9 +27,11 @@ pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, 
             let view = documents::get(tx, lease.document).await?.ok_or(IngestError::NoDocument)?;
             let answer = view.answer(super::status(former.is_none()))?;
             idempotency::finish_ingestion(tx, lease.document, lease.revision, &answer).await?;
-            Ok(answer)
+            Ok::<_, IngestError>(answer)
         })
-        .await
+        .await?;
+    reached(failpoint::ACTIVATE_COMMITTED);
+    Ok(answer)
 }
 
 /// Retires the active revision and returns its number. First, so that there are never two active ones.

@@ -18,6 +18,7 @@ use super::Lease;
 use crate::{
     documents,
     error::IngestError,
+    failpoint::{self, reached},
     idempotency::{Claim, KeyedRequest, StoredResponse},
     request::Source,
 };
@@ -58,7 +59,10 @@ pub enum Claimed {
 /// See [`IngestError`].
 pub async fn claim(app: &App, request: Request, deadline: Deadline) -> Result<Claimed, IngestError> {
     let lease = deadline.remaining() + LEASE_MARGIN;
-    app.db.transaction("claim ingestion", async move |tx| attempt(tx, &request, lease).await).await
+    reached(failpoint::CLAIM_BEFORE);
+    let claimed = app.db.transaction("claim ingestion", async move |tx| attempt(tx, &request, lease).await).await?;
+    reached(failpoint::CLAIM_COMMITTED);
+    Ok(claimed)
 }
 
 async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Result<Claimed, IngestError> {

@@ -10,7 +10,10 @@ use shared::{
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::error::IngestError;
+use crate::{
+    error::IngestError,
+    failpoint::{self, reached},
+};
 
 /// Ids of one removal: a request of some ten kilobytes.
 const PAGE: i64 = 500;
@@ -25,6 +28,7 @@ pub async fn clean_document(app: &App, document: DocumentId, deadline: Deadline)
     while let Some(last) = clean_page(app, Some(document), after, deadline).await? {
         after = last;
     }
+    reached(failpoint::CLEAN_DONE);
     Ok(())
 }
 
@@ -68,7 +72,9 @@ async fn clean_page(
         })
         .await?;
     let Some(last) = ids.last().copied() else { return Ok(None) };
+    reached(failpoint::CLEAN_BEFORE_DELETE);
     app.index.delete(&ids, deadline).await?;
+    reached(failpoint::CLEAN_DELETED);
     app.db
         .transaction("forget retired points", async move |tx| {
             let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();

@@ -13,7 +13,11 @@ use shared::{
 use tokio_postgres::{Row, types::Type};
 
 use super::Lease;
-use crate::{chunk, error::IngestError};
+use crate::{
+    chunk,
+    error::IngestError,
+    failpoint::{self, reached},
+};
 
 /// Chunks of one batch: what is lost when an invocation is cut, about two seconds of inference on one core.
 const BATCH: i64 = 32;
@@ -142,7 +146,9 @@ pub(super) async fn points(
 async fn write(app: &App, lease: Lease, batch: Vec<(i32, Point)>, deadline: Deadline) -> Result<(), IngestError> {
     let Some(through) = batch.last().map(|(ordinal, _)| *ordinal) else { return Ok(()) };
     let count = i32::try_from(batch.len()).unwrap_or(i32::MAX);
+    reached(failpoint::EMBED_BEFORE_UPSERT);
     upsert(app, batch.into_iter().map(|(_, point)| point).collect(), deadline).await?;
+    reached(failpoint::EMBED_UPSERTED);
     app.db
         .transaction("commit progress", async move |tx| {
             let rows = tx
@@ -163,7 +169,9 @@ async fn write(app: &App, lease: Lease, batch: Vec<(i32, Point)>, deadline: Dead
                 .map_err(DbError::from)?;
             if rows == 1 { Ok(()) } else { Err(IngestError::Fenced) }
         })
-        .await
+        .await?;
+    reached(failpoint::EMBED_COMMITTED);
+    Ok(())
 }
 
 /// Writes points, again while that may help and there is time.

@@ -12,6 +12,7 @@ use crate::{
     chunk::{self, Chunk, Limits},
     error::IngestError,
     extract,
+    failpoint::{self, reached},
     request::Source,
 };
 
@@ -49,6 +50,7 @@ pub(super) async fn stage(
         .iter()
         .map(|chunk| Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into())
         .collect();
+    reached(failpoint::STAGE_BEFORE);
     app.db
         .transaction("stage chunks", async move |tx| {
             hold(tx, lease).await?;
@@ -72,7 +74,9 @@ pub(super) async fn stage(
             }
             finish(tx, lease, count(placed.len()), count(placed.len() - fresh.len()), title.as_deref()).await
         })
-        .await
+        .await?;
+    reached(failpoint::STAGE_COMMITTED);
+    Ok(())
 }
 
 /// The active revision's chunks by the hash of what was embedded, in the order of the text.

@@ -11,7 +11,10 @@ use super::{
     Lease,
     embed::{Pending, points, upsert},
 };
-use crate::error::IngestError;
+use crate::{
+    error::IngestError,
+    failpoint::{self, reached},
+};
 
 /// Ids of one count: a request of some ten kilobytes.
 const PAGE: i64 = 500;
@@ -21,10 +24,11 @@ const REPAIR_BATCH: usize = 32;
 
 /// Verifies the whole revision, page by page.
 pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
+    reached(failpoint::VERIFY_BEFORE);
     let mut through = -1;
     loop {
         let page = page(app, lease, through).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let Some((last, _)) = page.last() else { break };
         through = *last;
         let ids: Vec<ChunkId> = page.into_iter().map(|(_, id)| id).collect();
         if app.index.count(&ids, deadline).await? == ids.len() {
@@ -36,6 +40,8 @@ pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Resul
             return Err(IndexError::Incomplete { expected: ids.len(), found }.into());
         }
     }
+    reached(failpoint::VERIFY_DONE);
+    Ok(())
 }
 
 /// Embeds and writes those of these chunks that Qdrant does not hold.
