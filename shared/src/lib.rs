@@ -8,6 +8,7 @@ pub mod app;
 pub mod config;
 pub mod db;
 pub mod deadline;
+pub mod documents;
 pub mod domain;
 pub mod embed;
 pub mod http;

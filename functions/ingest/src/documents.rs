@@ -336,47 +336,43 @@ pub async fn delete(app: &App, caller: UserId, id: DocumentId) -> Result<(), Ing
     reached(failpoint::DELETE_BEFORE);
     app.db
         .transaction("delete document", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- documents::lock_for_delete
-                    SELECT m.role FROM documents d
-                    JOIN knowledge_base_members m ON m.knowledge_base_id = d.knowledge_base_id AND m.user_id = $2
-                    WHERE d.id = $1 FOR UPDATE OF d",
-                    &[(&id.0, Type::UUID), (&caller.0, Type::UUID)],
-                )
-                .await
-                .map_err(DbError::from)?
-                .ok_or(IngestError::NoDocument)?;
-            let role: Role = row
-                .try_get::<_, &str>("role")
-                .map_err(DbError::from)?
-                .parse()
-                .map_err(DbError::column("knowledge_base_members.role"))?;
-            if role < Role::Editor {
-                return Err(IngestError::ReadOnly);
-            }
-            tx.execute_typed(
-                "-- chunks::retire_all
-                INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
-                SELECT c.id, d.knowledge_base_id, d.id, GREATEST(now(), staged.lease_expires_at + interval '60 s')
-                FROM documents d
-                JOIN chunk_metadata c ON c.document_id = d.id
-                LEFT JOIN document_revisions staged ON staged.document_id = d.id AND staged.state = 'staged'
-                    AND staged.number = c.first_revision
-                WHERE d.id = $1",
-                &[(&id.0, Type::UUID)],
-            )
-            .await
-            .map_err(DbError::from)?;
-            let rows = tx
-                .execute_typed("-- documents::delete\nDELETE FROM documents WHERE id = $1", &[(&id.0, Type::UUID)])
-                .await
-                .map_err(DbError::from)?;
-            if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "documents::delete", rows }.into()) }
+            lock_for_change(tx, caller, id).await?;
+            Ok::<_, IngestError>(shared::documents::delete(tx, &[id]).await?)
         })
         .await?;
     reached(failpoint::DELETE_COMMITTED);
     Ok(())
+}
+
+/// Keeps all others off a document that `caller` may change, until the transaction ends, and returns its knowledge base.
+///
+/// # Errors
+/// [`IngestError::NoDocument`], [`IngestError::ReadOnly`], or PostgreSQL's.
+pub async fn lock_for_change(
+    tx: &Transaction<'_>,
+    caller: UserId,
+    id: DocumentId,
+) -> Result<KnowledgeBaseId, IngestError> {
+    let row = tx
+        .query_typed_opt(
+            "-- documents::lock_for_change
+            SELECT d.knowledge_base_id, m.role FROM documents d
+            JOIN knowledge_base_members m ON m.knowledge_base_id = d.knowledge_base_id AND m.user_id = $2
+            WHERE d.id = $1 FOR UPDATE OF d",
+            &[(&id.0, Type::UUID), (&caller.0, Type::UUID)],
+        )
+        .await
+        .map_err(DbError::from)?
+        .ok_or(IngestError::NoDocument)?;
+    let role: Role = row
+        .try_get::<_, &str>("role")
+        .map_err(DbError::from)?
+        .parse()
+        .map_err(DbError::column("knowledge_base_members.role"))?;
+    if role < Role::Editor {
+        return Err(IngestError::ReadOnly);
+    }
+    Ok(KnowledgeBaseId(row.try_get("knowledge_base_id").map_err(DbError::from)?))
 }
 
 /// Removes a document that has no revision: its first one could not be read.

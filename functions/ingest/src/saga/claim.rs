@@ -8,6 +8,7 @@ use shared::{
     App,
     db::DbError,
     deadline::Deadline,
+    documents::IN_FLIGHT_GRACE_S,
     domain::{DocumentId, KnowledgeBaseId, Role, UserId},
     knowledge_bases,
 };
@@ -25,9 +26,6 @@ use crate::{
 
 /// A lease outlives its holder's time by this much, so that it never ends before the holder's last write.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
-
-/// How long ids that may still be written to Qdrant by somebody stay on the list of retired points.
-const IN_FLIGHT_GRACE_S: f64 = 60.0;
 
 /// An ingestion as it was asked for.
 #[derive(Clone, Debug)]
