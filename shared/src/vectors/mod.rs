@@ -65,6 +65,28 @@ pub struct Candidates {
     pub sparse: Vec<Scored>,
 }
 
+/// Which points: those of everything, of one knowledge base, or of one document, by their payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// All points.
+    Whole,
+    /// Those of a knowledge base.
+    KnowledgeBase(KnowledgeBaseId),
+    /// Those of a document.
+    Document(DocumentId),
+}
+
+/// A point without its vectors: its id and what its payload says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Linked {
+    /// The point.
+    pub id: ChunkId,
+    /// `kb`; `None` when it is missing or no id.
+    pub knowledge_base: Option<KnowledgeBaseId>,
+    /// `doc`; `None` when it is missing or no id.
+    pub document: Option<DocumentId>,
+}
+
 /// An index of points in one space. Every write waits until it is applied, and is safe to apply twice and late:
 /// an error does not mean that it was not applied.
 #[async_trait]
@@ -98,6 +120,31 @@ pub trait VectorIndex: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// See [`IndexError`].
     async fn present(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<ChunkId>, IndexError>;
+
+    /// Those of these points that are there, with their link keys, in any order.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    async fn linked(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<Linked>, IndexError>;
+
+    /// The first `limit` points of `part`, from the id `from` on (inclusive), in the order of their ids, which is
+    /// PostgreSQL's order of UUIDs. Fewer than `limit`: there are no more. No collection, no points.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    async fn scroll(
+        &self,
+        part: Part,
+        from: ChunkId,
+        limit: u32,
+        deadline: Deadline,
+    ) -> Result<Vec<Linked>, IndexError>;
+
+    /// Counts the points of `part` exactly. No collection, no points.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    async fn count_part(&self, part: Part, deadline: Deadline) -> Result<u64, IndexError>;
 
     /// Finds the best candidates of both legs, in one request.
     ///

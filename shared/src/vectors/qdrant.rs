@@ -9,19 +9,19 @@ use qdrant_client::{
         Condition, CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
         DeletePointsBuilder, Distance, FieldType, Filter, GetPointsBuilder, HnswConfigDiffBuilder,
         KeywordIndexParamsBuilder, Modifier, NamedVectors, PointId, PointStruct, PointsIdsList, Query,
-        QueryBatchPointsBuilder, QueryPoints, QueryPointsBuilder, ScoredPoint, SparseVectorParamsBuilder,
-        SparseVectorsConfigBuilder, UpsertPointsBuilder, Vector, VectorInput, VectorParamsBuilder,
-        VectorsConfigBuilder, point_id::PointIdOptions,
+        QueryBatchPointsBuilder, QueryPoints, QueryPointsBuilder, RetrievedPoint, ScoredPoint, ScrollPointsBuilder,
+        SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, Vector, VectorInput,
+        VectorParamsBuilder, VectorsConfigBuilder, point_id::PointIdOptions,
     },
 };
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
-use super::{Candidates, IndexError, Point, Scored, Search, VectorIndex};
+use super::{Candidates, IndexError, Linked, Part, Point, Scored, Search, VectorIndex};
 use crate::{
     config::{ConfigError, QdrantConfig},
     deadline::Deadline,
-    domain::ChunkId,
+    domain::{ChunkId, DocumentId, KnowledgeBaseId},
     embed::Space,
 };
 
@@ -180,6 +180,46 @@ impl VectorIndex for QdrantIndex {
         answer.result.into_iter().map(|point| chunk_id(point.id)).collect()
     }
 
+    async fn linked(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<Linked>, IndexError> {
+        let request = GetPointsBuilder::new(&self.alias, point_ids(ids)).with_payload(true).with_vectors(false);
+        match self.within(deadline, self.client.get_points(request)).await {
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(Vec::new()),
+            answer => answer?.result.into_iter().map(linked).collect(),
+        }
+    }
+
+    async fn scroll(
+        &self,
+        part: Part,
+        from: ChunkId,
+        limit: u32,
+        deadline: Deadline,
+    ) -> Result<Vec<Linked>, IndexError> {
+        let mut request = ScrollPointsBuilder::new(&self.alias)
+            .offset(PointId::from(from.to_string()))
+            .limit(limit)
+            .with_payload(true)
+            .with_vectors(false);
+        if let Some(filter) = part_filter(part) {
+            request = request.filter(filter);
+        }
+        match self.within(deadline, self.client.scroll(request)).await {
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(Vec::new()),
+            answer => answer?.result.into_iter().map(linked).collect(),
+        }
+    }
+
+    async fn count_part(&self, part: Part, deadline: Deadline) -> Result<u64, IndexError> {
+        let mut request = CountPointsBuilder::new(&self.alias).exact(true);
+        if let Some(filter) = part_filter(part) {
+            request = request.filter(filter);
+        }
+        match self.within(deadline, self.client.count(request)).await {
+            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(0),
+            answer => Ok(answer?.result.map_or(0, |result| result.count)),
+        }
+    }
+
     async fn search(&self, search: Search, deadline: Deadline) -> Result<Candidates, IndexError> {
         let mut legs = Vec::new();
         if let Some(dense) = &search.dense {
@@ -241,6 +281,24 @@ fn chunk_id(id: Option<PointId>) -> Result<ChunkId, IndexError> {
         Some(PointIdOptions::Uuid(uuid)) => uuid.parse().map_err(|_| bad_answer("a point's id is not a UUID")),
         Some(PointIdOptions::Num(_)) | None => Err(bad_answer("a point's id is not a UUID")),
     }
+}
+
+fn part_filter(part: Part) -> Option<Filter> {
+    match part {
+        Part::Whole => None,
+        Part::KnowledgeBase(id) => Some(Filter::must([Condition::matches(KNOWLEDGE_BASE, id.to_string())])),
+        Part::Document(id) => Some(Filter::must([Condition::matches(DOCUMENT, id.to_string())])),
+    }
+}
+
+fn linked(point: RetrievedPoint) -> Result<Linked, IndexError> {
+    let link = |key: &str| point.payload.get(key).and_then(|value| value.as_str()?.parse().ok());
+    let (knowledge_base, document) = (link(KNOWLEDGE_BASE), link(DOCUMENT));
+    Ok(Linked {
+        id: chunk_id(point.id)?,
+        knowledge_base: knowledge_base.map(KnowledgeBaseId),
+        document: document.map(DocumentId),
+    })
 }
 
 fn scored(points: Vec<ScoredPoint>) -> Result<Vec<Scored>, IndexError> {
