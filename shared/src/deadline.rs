@@ -59,7 +59,5 @@ pub async fn backoff(base_ms: u64, attempt: u32) {
 #[must_use]
 pub fn backoff_pause(base_ms: u64, attempt: u32) -> Duration {
     let cap_ms = base_ms.saturating_mul(1 << attempt.saturating_sub(1).min(16)).clamp(1, BACKOFF_MS_MAX);
-    // The low 64 bits of a UUIDv4 are random enough to spread retries, and need no further crate.
-    let random = uuid::Uuid::new_v4().as_u64_pair().1;
-    Duration::from_millis(random % (cap_ms + 1))
+    Duration::from_millis(fastrand::u64(0..=cap_ms))
 }

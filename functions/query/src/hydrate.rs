@@ -90,6 +90,24 @@ pub(crate) async fn hydrate(
     within(deadline, rows).await
 }
 
+/// Whether any document in these knowledge bases answers queries.
+pub(crate) async fn anything(db: &Db, view: &View, deadline: Deadline) -> Result<bool, QueryError> {
+    let knowledge_bases: Vec<Uuid> = view.knowledge_bases.iter().map(|id| id.0).collect();
+    let row = db.transaction("look for active documents", async move |tx| {
+        let row = tx
+            .query_typed_one(
+                "-- query::anything
+                SELECT EXISTS (
+                    SELECT FROM documents WHERE knowledge_base_id = ANY ($1::uuid[]) AND active_revision IS NOT NULL
+                )",
+                &[(&knowledge_bases, Type::UUID_ARRAY)],
+            )
+            .await?;
+        Ok::<bool, DbError>(row.try_get(0)?)
+    });
+    within(deadline, row).await
+}
+
 fn found(row: &Row) -> Result<Found, DbError> {
     Ok(Found {
         hit: Hit {

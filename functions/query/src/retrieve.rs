@@ -5,11 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::{App, deadline::Deadline, domain::ChunkId, sparse::SparseVector, vectors::Search};
+use shared::{
+    App,
+    deadline::Deadline,
+    domain::ChunkId,
+    sparse::SparseVector,
+    vectors::{Candidates, IndexError, Search},
+};
 
 use crate::{
     error::QueryError,
-    hydrate::{Found, View, hydrate},
+    hydrate::{Found, View, anything, hydrate},
     refill::{ROUNDS_MAX, Refill},
     response::{Hit, Legs},
 };
@@ -54,7 +60,12 @@ pub(crate) async fn retrieve(
             except: refill.dead(),
         };
         let limit = search.limit;
-        refill.add(app.index.search(search, deadline).await?, limit);
+        let candidates = match app.index.search(search, deadline).await {
+            // Right as long as there is nothing to index; else the index is lost, and "no hits" would be untrue.
+            Err(IndexError::Missing) if !anything(&app.db, view, deadline).await? => Candidates::default(),
+            candidates => candidates?,
+        };
+        refill.add(candidates, limit);
         retrieval.search += started.elapsed();
 
         let started = Instant::now();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use deadpool_postgres::{PoolError, TimeoutType};
-use tokio_postgres::error::SqlState;
 
 use crate::{domain::InvalidValue, problem::Problem};
 
@@ -16,16 +15,19 @@ pub enum DbError {
     /// The server can not be reached, or refuses connections.
     #[error("PostgreSQL can not be reached")]
     Unavailable(#[source] PoolError),
+    /// The server is there, but has no room (memory, disk, connections, a lock) at the moment.
+    #[error("PostgreSQL has no room at the moment")]
+    Overloaded(#[source] tokio_postgres::Error),
     /// The connection broke before COMMIT was sent: nothing was done.
     #[error("the connection to PostgreSQL broke")]
     ConnectionLost(#[source] tokio_postgres::Error),
     /// The transaction conflicted with another, and was rolled back.
     #[error("the transaction conflicted with another")]
     Conflict(#[source] tokio_postgres::Error),
-    /// The connection broke after COMMIT was sent: it may have been done or not.
-    #[error("the connection broke at COMMIT")]
-    CommitUnknown(#[source] tokio_postgres::Error),
-    /// It took longer than a transaction may.
+    /// The connection broke, or the time was over, after COMMIT was sent: it may have been done or not.
+    #[error("COMMIT had no answer")]
+    CommitUnknown(#[source] Option<tokio_postgres::Error>),
+    /// It took longer than a transaction may; COMMIT was not sent.
     #[error("the transaction took too long")]
     Timeout,
     /// A statement changed another number of rows than it must.
@@ -58,6 +60,7 @@ impl DbError {
             Self::ConnectionLost(_) | Self::Conflict(_) => true,
             Self::PoolExhausted
             | Self::Unavailable(_)
+            | Self::Overloaded(_)
             | Self::CommitUnknown(_)
             | Self::Timeout
             | Self::RowCount { .. }
@@ -75,7 +78,7 @@ impl DbError {
     /// leaves it open.
     pub(super) fn from_commit(error: tokio_postgres::Error) -> Self {
         match Self::from(error) {
-            Self::ConnectionLost(error) => Self::CommitUnknown(error),
+            Self::ConnectionLost(error) => Self::CommitUnknown(Some(error)),
             other => other,
         }
     }
@@ -89,22 +92,17 @@ impl From<tokio_postgres::Error> for DbError {
                 || std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
             return if transport { Self::ConnectionLost(error) } else { Self::Statement(error) };
         };
-        match code {
-            code if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) => {
-                Self::Conflict(error)
-            }
-            // The server ends our session: shutdown, crash of a neighbour, or an idle transaction.
-            code if [
-                SqlState::ADMIN_SHUTDOWN,
-                SqlState::CRASH_SHUTDOWN,
-                SqlState::CANNOT_CONNECT_NOW,
-                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-            ]
-            .contains(code) =>
-            {
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html
+        match code.code() {
+            "40001" | "40P01" => Self::Conflict(error),
+            "57014" => Self::Timeout,
+            // The server ends our session, or is no longer the primary: another connection may reach the one that is.
+            "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25006" | "25P03" | "25P04" => {
                 Self::ConnectionLost(error)
             }
-            code if *code == SqlState::QUERY_CANCELED => Self::Timeout,
+            "55P03" => Self::Overloaded(error),
+            other if other.starts_with("08") => Self::ConnectionLost(error),
+            other if other.starts_with("53") => Self::Overloaded(error),
             _ => Self::Statement(error),
         }
     }
@@ -124,6 +122,7 @@ impl From<DbError> for Problem {
         match &error {
             DbError::PoolExhausted
             | DbError::Unavailable(_)
+            | DbError::Overloaded(_)
             | DbError::ConnectionLost(_)
             | DbError::Conflict(_)
             | DbError::CommitUnknown(_)

@@ -33,10 +33,13 @@ pub enum MigrationError {
 /// # Errors
 /// See [`MigrationError`].
 pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
-    let pg: tokio_postgres::Config =
+    let mut pg: tokio_postgres::Config =
         config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
+    super::tls::require(&mut pg);
     let (mut client, connection) = pg.connect(super::tls::connector(config.ca_file.as_deref())?).await?;
     let connection = tokio::spawn(connection);
+    // A migration may take longer than a request's statement.
+    client.batch_execute("SET statement_timeout = 0").await?;
     // Held by the session: it goes when the connection does, so a killed migration leaves no lock behind.
     client.execute_typed("SELECT pg_advisory_lock($1)", &[(&LOCK_KEY, tokio_postgres::types::Type::INT8)]).await?;
     let report = embedded::migrations::runner()
@@ -45,8 +48,26 @@ pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
         .set_abort_missing(true)
         .run_async(&mut client)
         .await?;
+    limit_statements(&client, config).await?;
     drop(client);
     // Ends once the client is gone; its own error would only repeat what the statements have said.
     connection.await.ok();
     Ok(report.applied_migrations().len())
+}
+
+/// Bounds what a statement may take on the server, for the role and database that we are: a statement whose caller is gone
+/// would go on holding locks. Set here, because a pooler between us (RDS Proxy, PgBouncer) refuses it as a start-up option
+/// and pins the session when it is set in one.
+async fn limit_statements(client: &tokio_postgres::Client, config: &DatabaseConfig) -> Result<(), MigrationError> {
+    let timeout_ms = config.transaction_timeout.as_millis();
+    let set = format!(
+        "DO $$
+        BEGIN
+            EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET statement_timeout = {timeout_ms}', current_database());
+            EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET idle_in_transaction_session_timeout = {timeout_ms}',
+                current_database());
+        END $$"
+    );
+    client.batch_execute(&set).await?;
+    Ok(())
 }

@@ -9,7 +9,10 @@ mod error;
 pub mod migrations;
 mod tls;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use secrecy::ExposeSecret;
@@ -24,6 +27,12 @@ const ATTEMPTS_MAX: u32 = 4;
 
 /// The first pause between attempts; doubled each time, with full jitter.
 const BACKOFF_MS: u64 = 10;
+
+/// How long sent bytes may stay unacknowledged before a connection counts as dead.
+const UNANSWERED_MAX: Duration = Duration::from_secs(5);
+
+/// How long a connection may be silent before the peer is asked whether it is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// A pool of connections to PostgreSQL. Cheap to clone; connects when first used.
 #[derive(Clone, Debug)]
@@ -40,15 +49,12 @@ impl Db {
     pub fn new(config: &DatabaseConfig) -> Result<Self, ConfigError> {
         let mut pg: tokio_postgres::Config =
             config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
-        pg.application_name("lockstep").connect_timeout(config.connect_timeout);
-        // A statement that outlives its caller would hold locks that the next attempt needs. Sent with the start-up
-        // message: a SET would cost a round trip, and pin a session of RDS Proxy.
-        let timeout_ms = config.transaction_timeout.as_millis();
-        let options = format!(
-            "{} -c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms}",
-            pg.get_options().unwrap_or_default()
-        );
-        pg.options(options.trim());
+        // A peer that is gone without a word (failover, a container that was frozen) is noticed in seconds.
+        pg.application_name("lockstep")
+            .connect_timeout(config.connect_timeout)
+            .tcp_user_timeout(UNANSWERED_MAX)
+            .keepalives_idle(KEEPALIVE_IDLE);
+        tls::require(&mut pg);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(pg, tls::connector(config.ca_file.as_deref())?, recycling);
         let pool = Pool::builder(manager)
@@ -64,8 +70,8 @@ impl Db {
     /// Runs `work` in a transaction and commits it. `name` stands in the log.
     ///
     /// Tried again, with jitter, when PostgreSQL says that it conflicted with another (SQLSTATE 40001, 40P01), and when
-    /// the connection broke before COMMIT was sent: then nothing was done. When it breaks after that, nobody can
-    /// know: [`DbError::CommitUnknown`]. So `work` must be safe to run again; it makes no other remote call.
+    /// the connection broke before COMMIT was sent: then nothing was done. When it breaks or the time is over after that,
+    /// nobody can know: [`DbError::CommitUnknown`]. So `work` must be safe to run again; it makes no other remote call.
     ///
     /// # Errors
     /// What `work` returns, and [`DbError`] turned into its type.
@@ -76,9 +82,12 @@ impl Db {
     {
         let mut attempt = 1;
         loop {
-            let error = match tokio::time::timeout(self.transaction_timeout, self.attempt(&work)).await {
+            let committing = AtomicBool::new(false);
+            let run = tokio::time::timeout(self.transaction_timeout, self.attempt(&work, &committing));
+            let error = match run.await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
+                Err(_) if committing.into_inner() => return Err(DbError::CommitUnknown(None).into()),
                 Err(_) => return Err(DbError::Timeout.into()),
             };
             let again = error.as_db_error().is_some_and(DbError::nothing_was_done);
@@ -91,30 +100,43 @@ impl Db {
         }
     }
 
-    async fn attempt<T, E, F>(&self, work: &F) -> Result<T, E>
+    async fn attempt<T, E, F>(&self, work: &F, committing: &AtomicBool) -> Result<T, E>
     where
-        E: From<DbError>,
+        E: From<DbError> + AsDbError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
-        let mut client = self.connection().await?;
-        let transaction = client.transaction().await.map_err(|error| self.connection_broke(error))?;
-        let value = work(&transaction).await?;
-        transaction.commit().await.map_err(DbError::from_commit)?;
-        Ok(value)
-    }
-
-    /// A connection breaks for all at once when the server restarts or the container was frozen: the others that
-    /// lie in the pool are as dead, and each would cost an attempt.
-    fn connection_broke(&self, error: tokio_postgres::Error) -> DbError {
-        let error = DbError::from(error);
-        if error.nothing_was_done() {
-            self.pool.retain(|_, _| false);
+        let mut checkout = Checkout(Some(self.pool.get().await.map_err(DbError::from)?));
+        let result = async {
+            let client = checkout.0.as_mut().ok_or(DbError::Timeout)?;
+            let transaction = client.transaction().await.map_err(DbError::from)?;
+            let value = work(&transaction).await?;
+            committing.store(true, Ordering::Relaxed);
+            transaction.commit().await.map_err(DbError::from_commit)?;
+            Ok(value)
         }
-        error
+        .await;
+        let broken = |error: &E| error.as_db_error().is_some_and(|error| matches!(error, DbError::ConnectionLost(_)));
+        if result.as_ref().is_err_and(broken) {
+            // It breaks for all at once when the server restarts or the container was frozen: the others that lie in the
+            // pool are as dead, and each would cost an attempt.
+            self.pool.retain(|_, _| false);
+        } else {
+            // To the end, whatever that was: the connection is good for the next.
+            drop(checkout.0.take());
+        }
+        result
     }
+}
 
-    async fn connection(&self) -> Result<Object, DbError> {
-        self.pool.get().await.map_err(DbError::from)
+/// A connection in use. One whose transaction was cut (timeout, client gone) still runs a statement: it is closed instead
+/// of making the next one wait.
+struct Checkout(Option<Object>);
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            drop(Object::take(object));
+        }
     }
 }
 

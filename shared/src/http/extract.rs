@@ -22,6 +22,9 @@ use crate::{
 /// has written gets its 413 instead of a broken connection.
 const DRAIN_FACTOR: usize = 8;
 
+/// Characters of a client's words in a problem.
+const ECHO_CHARS_MAX: usize = 300;
+
 /// The request's id and deadline.
 #[derive(Clone, Debug)]
 pub struct Invocation {
@@ -166,7 +169,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 /// # Errors
 /// A problem that names the parameter, where that is known.
 pub fn params<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
-    serde_urlencoded::from_str(query).map_err(|error| data_problem("", &error.to_string()))
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
+        .map_err(|error| data_problem(&error.path().to_string(), &error.inner().to_string()))
 }
 
 /// The id in a route with one parameter. What is not an id names nothing: 404.
@@ -200,8 +205,8 @@ pub fn unsupported_media_type(got: Option<&str>, supported: &[&str]) -> Problem 
 
 /// Serde says "unknown field `x`, expected one of ..." in words only.
 fn data_problem(path: &str, message: &str) -> Problem {
-    let message = message.split(" at line ").next().unwrap_or(message);
-    let place = if path.is_empty() || path == "." { String::new() } else { format!(" (at `{path}`)") };
+    let (path, message) = (short(path), short(message.split(" at line ").next().unwrap_or(message)));
+    let place = if path.is_empty() || path == "." || path == "?" { String::new() } else { format!(" (at `{path}`)") };
     let named = |prefix| Some(message.strip_prefix(prefix)?.split_once('`')?.0);
     let (code, field) = match (named("unknown field `"), named("missing field `")) {
         (Some(field), _) => (Code::UnknownField, field),
@@ -209,6 +214,11 @@ fn data_problem(path: &str, message: &str) -> Problem {
         (None, None) => (Code::InvalidField, path),
     };
     Problem::new(code, format!("{}{place}.", capitalise(message))).with("field", field)
+}
+
+/// What a client wrote comes back to it, but not megabytes of it.
+fn short(text: &str) -> &str {
+    text.char_indices().nth(ECHO_CHARS_MAX).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
 fn capitalise(text: &str) -> String {

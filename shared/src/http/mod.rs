@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 
 pub use self::extract::{
@@ -26,8 +26,8 @@ use crate::{
     problem::{Code, Problem},
 };
 
-/// Carries the request's id: in the answer always, in the request where a gateway has set it.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Carries the request's id, in every answer.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is kept of an invocation's time to write the answer.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
@@ -61,7 +61,12 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
             .into_response(),
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.respond(&id);
+        // RFC 9110, section 15.5.6: a 405 lists the methods that there are; axum knows them.
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);

@@ -168,6 +168,9 @@ pub enum IndexError {
         /// How long it asks to wait.
         retry_after: Duration,
     },
+    /// The collection is not there: nothing was ever written, or the index is lost and must be made again.
+    #[error("Qdrant has no such collection")]
+    Missing,
     /// It refuses the request: a defect of ours, or of its configuration.
     #[error("Qdrant refused the request")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -186,7 +189,9 @@ impl IndexError {
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::Timeout | Self::Throttled { .. } | Self::Incomplete { .. } => true,
+            Self::Unavailable(_) | Self::Timeout | Self::Throttled { .. } | Self::Missing | Self::Incomplete { .. } => {
+                true
+            }
             Self::Refused(_) => false,
         }
     }
@@ -196,7 +201,7 @@ impl From<IndexError> for Problem {
     fn from(error: IndexError) -> Self {
         match &error {
             IndexError::Throttled { retry_after } => Self::unavailable("qdrant", *retry_after, error),
-            IndexError::Unavailable(_) | IndexError::Timeout | IndexError::Incomplete { .. } => {
+            IndexError::Unavailable(_) | IndexError::Timeout | IndexError::Missing | IndexError::Incomplete { .. } => {
                 Self::unavailable("qdrant", Duration::from_secs(2), error)
             }
             IndexError::Refused(_) => Self::internal(error),

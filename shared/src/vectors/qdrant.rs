@@ -1,21 +1,24 @@
 //! Qdrant over gRPC. The only file that names `qdrant_client`.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use qdrant_client::{
     Qdrant, QdrantError,
     qdrant::{
         Condition, CountPointsBuilder, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
-        DeletePointsBuilder, Distance, FieldType, Filter, GetPointsBuilder, HnswConfigDiffBuilder,
+        DeletePointsBuilder, Distance, FieldType, Filter, GetPointsBuilder, HnswConfigDiffBuilder, IdfParams,
         KeywordIndexParamsBuilder, Modifier, NamedVectors, PointId, PointStruct, PointsIdsList, Query,
         QueryBatchPointsBuilder, QueryPoints, QueryPointsBuilder, RetrievedPoint, ScoredPoint, ScrollPointsBuilder,
-        SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, Vector, VectorInput,
+        SearchParams, SparseVectorParamsBuilder, SparseVectorsConfigBuilder, UpsertPointsBuilder, Vector, VectorInput,
         VectorParamsBuilder, VectorsConfigBuilder, point_id::PointIdOptions,
     },
 };
 use secrecy::ExposeSecret;
-use tokio::sync::OnceCell;
 
 use super::{Candidates, IndexError, Linked, Part, Point, Scored, Search, VectorIndex};
 use crate::{
@@ -42,7 +45,8 @@ pub struct QdrantIndex {
     alias: String,
     dimension: u64,
     timeout: Duration,
-    ensured: OnceCell<()>,
+    /// Whether the collection was seen or made. False again once a write finds it gone.
+    ensured: AtomicBool,
 }
 
 impl QdrantIndex {
@@ -65,7 +69,7 @@ impl QdrantIndex {
             alias: format!("{}-{}", config.prefix, space.collection_name()),
             dimension: space.dimension as u64,
             timeout: config.timeout,
-            ensured: OnceCell::new(),
+            ensured: AtomicBool::new(false),
         })
     }
 
@@ -115,10 +119,7 @@ impl QdrantIndex {
     }
 
     fn query(&self, search: &Search, query: Query, vector: &str) -> QueryPoints {
-        let mut conditions = vec![Condition::matches(
-            KNOWLEDGE_BASE,
-            search.knowledge_bases.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        )];
+        let mut conditions = vec![in_knowledge_bases(search)];
         if let Some(documents) = &search.documents {
             conditions
                 .push(Condition::matches(DOCUMENT, documents.iter().map(ToString::to_string).collect::<Vec<_>>()));
@@ -134,35 +135,53 @@ impl QdrantIndex {
             .limit(search.limit as u64)
             .with_payload(false)
             .with_vectors(false)
+            // Only the sparse leg has an IDF to take from somewhere: from what the caller may read, and not from what others
+            // have indexed. Else scores would tell which words those use.
+            .params(SearchParams {
+                idf: (vector == SPARSE).then(|| IdfParams { corpus: Some(Filter::must([in_knowledge_bases(search)])) }),
+                ..SearchParams::default()
+            })
             .build()
     }
+}
+
+fn in_knowledge_bases(search: &Search) -> Condition {
+    let ids: Vec<String> = search.knowledge_bases.iter().map(ToString::to_string).collect();
+    Condition::matches(KNOWLEDGE_BASE, ids)
 }
 
 #[async_trait]
 impl VectorIndex for QdrantIndex {
     async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError> {
-        let ensure = async || match self.within(deadline, self.client.collection_info(&self.alias)).await {
-            Ok(_) => Ok(()),
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => {
-                // Boxed: seldom run, and large.
-                Box::pin(self.within(deadline, self.create())).await
-            }
-            Err(error) => Err(error),
-        };
-        Box::pin(self.ensured.get_or_try_init(ensure)).await.copied()
+        // Two at once do the same twice, which is harmless.
+        if self.ensured.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.within(deadline, self.client.collection_info(&self.alias)).await {
+            // Boxed: seldom run, and large.
+            Err(IndexError::Missing) => Box::pin(self.within(deadline, self.create())).await?,
+            other => drop(other?),
+        }
+        self.ensured.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
         let points: Vec<PointStruct> = points.into_iter().map(point_struct).collect();
         let request = UpsertPointsBuilder::new(&self.alias, points).wait(true);
-        self.within(deadline, self.client.upsert_points(request)).await.map(drop)
+        let result = self.within(deadline, self.client.upsert_points(request)).await.map(drop);
+        if let Err(IndexError::Missing) = result {
+            // It was there: the index is lost. Whoever tries again makes it again.
+            self.ensured.store(false, Ordering::Relaxed);
+        }
+        result
     }
 
     async fn delete(&self, ids: &[ChunkId], deadline: Deadline) -> Result<(), IndexError> {
         let request = DeletePointsBuilder::new(&self.alias).points(PointsIdsList { ids: point_ids(ids) }).wait(true);
         match self.within(deadline, self.client.delete_points(request)).await {
             // No collection, no points: what was to be removed is not there.
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(()),
+            Err(IndexError::Missing) => Ok(()),
             other => other.map(drop),
         }
     }
@@ -183,7 +202,7 @@ impl VectorIndex for QdrantIndex {
     async fn linked(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<Linked>, IndexError> {
         let request = GetPointsBuilder::new(&self.alias, point_ids(ids)).with_payload(true).with_vectors(false);
         match self.within(deadline, self.client.get_points(request)).await {
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(Vec::new()),
+            Err(IndexError::Missing) => Ok(Vec::new()),
             answer => answer?.result.into_iter().map(linked).collect(),
         }
     }
@@ -204,7 +223,7 @@ impl VectorIndex for QdrantIndex {
             request = request.filter(filter);
         }
         match self.within(deadline, self.client.scroll(request)).await {
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(Vec::new()),
+            Err(IndexError::Missing) => Ok(Vec::new()),
             answer => answer?.result.into_iter().map(linked).collect(),
         }
     }
@@ -215,7 +234,7 @@ impl VectorIndex for QdrantIndex {
             request = request.filter(filter);
         }
         match self.within(deadline, self.client.count(request)).await {
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => Ok(0),
+            Err(IndexError::Missing) => Ok(0),
             answer => Ok(answer?.result.map_or(0, |result| result.count)),
         }
     }
@@ -234,12 +253,7 @@ impl VectorIndex for QdrantIndex {
             return Ok(Candidates::default());
         }
         let request = QueryBatchPointsBuilder::new(&self.alias, legs);
-        let answer = match self.within(deadline, self.client.query_batch(request)).await {
-            Ok(answer) => answer,
-            // Nothing was ever written to this space.
-            Err(IndexError::Refused(error)) if is_not_found(&*error) => return Ok(Candidates::default()),
-            Err(error) => return Err(error),
-        };
+        let answer = self.within(deadline, self.client.query_batch(request)).await?;
         let mut results = answer.result.into_iter().map(|batch| scored(batch.result));
         let mut leg = |asked: bool| {
             if asked {
@@ -320,13 +334,6 @@ fn already_there<T>(result: Result<T, QdrantError>) -> Result<(), QdrantError> {
     }
 }
 
-fn is_not_found(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(QdrantError::ResponseError { status }) if status.code() == tonic::Code::NotFound
-    )
-}
-
 impl From<QdrantError> for IndexError {
     fn from(error: QdrantError) -> Self {
         use tonic::Code;
@@ -336,6 +343,8 @@ impl From<QdrantError> for IndexError {
             }
             QdrantError::ResponseError { status } => match status.code() {
                 Code::DeadlineExceeded => Self::Timeout,
+                // All that we ask for by name is the collection.
+                Code::NotFound => Self::Missing,
                 Code::ResourceExhausted => Self::Throttled { retry_after: Duration::from_secs(1) },
                 Code::Cancelled
                 | Code::Unknown
@@ -345,7 +354,6 @@ impl From<QdrantError> for IndexError {
                 | Code::DataLoss => Self::Unavailable(error.into()),
                 Code::Ok
                 | Code::InvalidArgument
-                | Code::NotFound
                 | Code::AlreadyExists
                 | Code::PermissionDenied
                 | Code::FailedPrecondition

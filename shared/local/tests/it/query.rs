@@ -1,9 +1,9 @@
 //! Questions and their answers, over both stores.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
-use local::testkit::{TestApp, TestUser};
+use local::testkit::{HashEmbedder, TestApp, TestUser};
 use serde_json::{Value, json};
 use shared::{
     deadline::Deadline,
@@ -287,4 +287,48 @@ async fn the_index_holds_link_keys_and_nothing_else() {
         let tenant = user.knowledge_base.to_string();
         assert_eq!(payload, [("doc", documents[0]["id"].as_str().unwrap()), ("kb", tenant.as_str())]);
     }
+}
+
+#[tokio::test]
+async fn what_others_index_does_not_change_scores() {
+    let app = TestApp::with(|parts| parts.embedder = Arc::new(HashEmbedder::default())).await;
+    let (ann, bob) = (app.register("ann").await, app.register("bob").await);
+    for (n, text) in ["The merger with Initech is near.", "The weather is near.", "Nothing happens."].iter().enumerate() {
+        let body = json!({ "text": text, "source_uri": format!("a/{n}") });
+        app.call(Method::POST, "/documents", Some(&ann.token), Some(body)).await.expect(201);
+    }
+    let question = json!({ "query": "merger weather", "mode": "sparse" });
+    let scores = async || {
+        let reply = app.call(Method::POST, "/query", Some(&ann.token), Some(question.clone())).await.expect(200);
+        let hits = reply.json["hits"].as_array().unwrap().clone();
+        hits.iter().map(|hit| (hit["text"].clone(), hit["score"].clone())).collect::<Vec<_>>()
+    };
+    let before = scores().await;
+    assert_eq!(before.len(), 2);
+    // Bob's documents make "merger" a common word, for everyone who counts them.
+    for n in 0..20 {
+        let body = json!({ "text": format!("The secret merger, part {n}."), "source_uri": format!("b/{n}") });
+        app.call(Method::POST, "/documents", Some(&bob.token), Some(body)).await.expect(201);
+    }
+    assert_eq!(scores().await, before);
+}
+
+#[tokio::test]
+async fn a_lost_index_is_a_503_and_not_an_empty_answer_and_the_next_ingestion_makes_it_again() {
+    let app = TestApp::with(|parts| parts.embedder = Arc::new(HashEmbedder::default())).await;
+    let user = app.register("ann").await;
+    let question = json!({ "query": "Where is the key?" });
+    let ask = async || app.call(Method::POST, "/query", Some(&user.token), Some(question.clone())).await;
+    assert_eq!(ask().await.expect(200).json["hits"], json!([]), "nothing was ever indexed");
+    let send = async |n: usize| {
+        let body = json!({ "text": format!("The key is in room {n}."), "source_uri": format!("r/{n}") });
+        app.call(Method::POST, "/documents", Some(&user.token), Some(body)).await
+    };
+    send(1).await.expect(201);
+    app.qdrant().delete_collection(format!("{}-v1", app.collection())).await.unwrap();
+    let lost = ask().await;
+    assert_eq!((lost.problem(503), &lost.json["dependency"]), ("dependency_unavailable", &json!("qdrant")));
+    // The same container had seen the collection; it makes it again.
+    send(2).await.expect(201);
+    assert_eq!(ask().await.expect(200).json["hits"].as_array().unwrap().len(), 1);
 }
