@@ -13,14 +13,19 @@
 mod app;
 mod consistency;
 mod embedder;
+pub mod function;
+mod postgres_proxy;
 mod proxy;
+mod qdrant_proxy;
 mod reply;
 mod servers;
 
 pub use self::{
     app::{Parts, TestApp, TestUser},
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
+    postgres_proxy::{Cut, PostgresProxy},
     proxy::TcpProxy,
+    qdrant_proxy::{Call, Fault, QdrantProxy},
     reply::Reply,
     servers::{Private, private_postgres, private_qdrant},
 };

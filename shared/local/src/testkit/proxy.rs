@@ -58,10 +58,7 @@ impl TcpProxy {
     /// `url` with the proxy instead of the server.
     #[must_use]
     pub fn redirect(&self, url: &str) -> String {
-        let (scheme, rest) = url.split_once("://").expect("a URL");
-        let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
-        let user = authority.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
-        format!("{scheme}://{user}{}{path}", self.address)
+        redirect(url, self.address)
     }
 
     /// Connections accepted so far.
@@ -96,6 +93,14 @@ impl Drop for TcpProxy {
         self.refuse();
         self.task.abort();
     }
+}
+
+/// `url` with this address instead of its own.
+pub(super) fn redirect(url: &str, address: SocketAddr) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
+    let user = authority.rsplit_once('@').map(|(user, _)| format!("{user}@")).unwrap_or_default();
+    format!("{scheme}://{user}{address}{path}")
 }
 
 async fn accept(listener: TcpListener, port: u16, state: Arc<watch::Sender<State>>, accepted: Arc<AtomicUsize>) {

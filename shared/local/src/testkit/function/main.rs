@@ -1,0 +1,13 @@
+//! A function's process, for the crash harness: see `local::testkit::function`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match local::testkit::function::run(std::env::args().nth(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("test-function: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

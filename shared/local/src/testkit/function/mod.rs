@@ -1,0 +1,62 @@
+//! A function as a process of its own, so that it can be killed while the stores stay: `ingest`,
+//! configured by the environment as in the cloud, with the quick embedder.
+//!
+//! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
+//! stop. There it stands, until it is killed. It ends when its standard input does.
+
+use std::{io::Read, sync::Arc, thread};
+
+use shared::{
+    App, config::Config, db::Db, embed::Embedder, secrets::SecretsManager, tokens::Verifier,
+    vectors::qdrant::QdrantIndex,
+};
+
+use super::HashEmbedder;
+use crate::failure::Failure;
+
+/// Enough that one which stands at a failpoint is not missed.
+const WORKERS: usize = 4;
+
+/// Serves until it is killed, or its standard input ends. Stops at the failpoint `stop_at`, if one is named.
+///
+/// # Errors
+/// When the configuration does not hold, or there is no port.
+pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
+    thread::spawn(|| {
+        // Whoever started us holds the other end.
+        std::io::stdin().read_to_end(&mut Vec::new()).ok();
+        std::process::exit(0);
+    });
+    if let Some(point) = stop_at {
+        let name = point.clone();
+        let stop = move || {
+            println!("reached {point}");
+            loop {
+                thread::park();
+            }
+        };
+        fail::cfg_callback(name, stop).map_err(Failure::new)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    runtime.map_err(Failure::because("the runtime can not start"))?.block_on(serve())
+}
+
+async fn serve() -> Result<(), Failure> {
+    let config = Config::from_env(&SecretsManager::default()).await;
+    let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
+    println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
+    axum::serve(listener, ingest::router(app)).await.map_err(Failure::because("the port is lost"))
+}
+
+fn app(config: Config) -> Result<App, Failure> {
+    let embedder: Arc<dyn Embedder> = Arc::new(HashEmbedder::default());
+    let index = QdrantIndex::new(&config.qdrant, embedder.space());
+    Ok(App {
+        db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,
+        index: Arc::new(index.map_err(Failure::because("Qdrant's configuration does not hold"))?),
+        verifier: Verifier::new(&config.tokens).map_err(Failure::because("the key set does not hold"))?,
+        embedder,
+        config: Arc::new(config),
+    })
+}

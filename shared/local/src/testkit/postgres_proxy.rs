@@ -1,0 +1,179 @@
+//! A proxy before PostgreSQL that understands enough of the protocol to cut a connection at a COMMIT: before it reached the
+//! server, or after it was done and before the client knows.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// The code of a request for TLS, which comes instead of a start-up message and is followed by one.
+const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
+
+/// When a connection is cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cut {
+    /// COMMIT does not reach the server.
+    BeforeCommit,
+    /// COMMIT is done; its answer does not reach the client.
+    AfterCommit,
+}
+
+impl Cut {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::BeforeCommit, Self::AfterCommit];
+}
+
+/// What is waited for: the COMMIT of a transaction in which this statement was sent.
+#[derive(Debug)]
+struct Trap {
+    statement: String,
+    cut: Cut,
+}
+
+/// A proxy on 127.0.0.1 before a PostgreSQL. It forwards, unless it is told otherwise; it ends with this value.
+#[derive(Debug)]
+pub struct PostgresProxy {
+    address: SocketAddr,
+    trap: Arc<Mutex<Option<Trap>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl PostgresProxy {
+    /// A proxy before the server in this URL, on this machine.
+    pub async fn before(url: &str) -> Self {
+        let server: tokio_postgres::Config = url.parse().expect("a URL");
+        let port = server.get_ports().first().copied().unwrap_or(5432);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let address = listener.local_addr().expect("the listener has an address");
+        let trap = Arc::new(Mutex::new(None));
+        let task = tokio::spawn({
+            let trap = Arc::clone(&trap);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                    tokio::spawn(connection(client, server, Arc::clone(&trap)));
+                }
+            }
+        });
+        Self { address, trap, task }
+    }
+
+    /// `url` with the proxy instead of the server.
+    #[must_use]
+    pub fn redirect(&self, url: &str) -> String {
+        super::proxy::redirect(url, self.address)
+    }
+
+    /// Cuts the connection at the next COMMIT of a transaction in which the statement of this name was sent
+    /// (`documents::activate`).
+    pub fn cut(&self, statement: &str, cut: Cut) {
+        *lock(&self.trap) = Some(Trap { statement: format!("-- {statement}\n"), cut });
+    }
+
+    /// Whether the cut was made.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        lock(&self.trap).is_none()
+    }
+}
+
+impl Drop for PostgresProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(trap: &Mutex<Option<Trap>>) -> std::sync::MutexGuard<'_, Option<Trap>> {
+    trap.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection, until it ends or is cut. Bytes go to the server message by message, so that one can be held back.
+async fn connection(mut client: TcpStream, mut server: TcpStream, trap: Arc<Mutex<Option<Trap>>>) {
+    let mut pending = Vec::new();
+    let mut transaction = Transaction::default();
+    let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut from_client) => {
+                let Ok(read @ 1..) = read else { return };
+                pending.extend_from_slice(from_client.get(..read).unwrap_or_default());
+                while let Some(message) = transaction.next(&mut pending) {
+                    let cut = transaction.see(&message, &trap);
+                    if cut == Some(Cut::BeforeCommit) || server.write_all(&message).await.is_err() {
+                        return;
+                    }
+                    if cut == Some(Cut::AfterCommit) {
+                        done(&mut server).await;
+                        return;
+                    }
+                }
+            }
+            read = server.read(&mut from_server) => {
+                let Ok(read @ 1..) = read else { return };
+                if client.write_all(from_server.get(..read).unwrap_or_default()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Returns when the server has told that the transaction ended.
+async fn done(server: &mut TcpStream) {
+    let mut said = Vec::new();
+    while server.read_buf(&mut said).await.is_ok_and(|read| read > 0) {
+        if [b"COMMIT\0".as_slice(), b"ROLLBACK\0"].iter().any(|tag| said.windows(tag.len()).any(|part| part == *tag)) {
+            return;
+        }
+    }
+}
+
+/// What a connection's client has said.
+#[derive(Debug, Default)]
+struct Transaction {
+    started: bool,
+    marked: bool,
+}
+
+impl Transaction {
+    /// Takes the next whole message off.
+    fn next(&mut self, pending: &mut Vec<u8>) -> Option<Vec<u8>> {
+        // Messages begin with their type, except those before the connection is made.
+        let kind = usize::from(self.started);
+        let length: [u8; 4] = pending.get(kind..kind + 4)?.try_into().ok()?;
+        let end = kind + usize::try_from(u32::from_be_bytes(length)).ok()?;
+        if pending.len() < end {
+            return None;
+        }
+        let message: Vec<u8> = pending.drain(..end).collect();
+        if !self.started && message.get(4..8) != Some(SSL_REQUEST.as_slice()) {
+            self.started = true;
+        }
+        Some(message)
+    }
+
+    /// Looks at a message that the client sends: a statement, or a COMMIT at which the connection is to be cut.
+    fn see(&mut self, message: &[u8], trap: &Mutex<Option<Trap>>) -> Option<Cut> {
+        let (kind, body) = message.split_first()?;
+        let body = String::from_utf8_lossy(body);
+        let mut trap = lock(trap);
+        match kind {
+            // Parse
+            b'P' if trap.as_ref().is_some_and(|trap| body.contains(&trap.statement)) => self.marked = true,
+            // Query
+            b'Q' if body.contains("START TRANSACTION") => self.marked = false,
+            b'Q' if body.contains("COMMIT") && std::mem::take(&mut self.marked) => {
+                return trap.take().map(|trap| trap.cut);
+            }
+            _ => {}
+        }
+        None
+    }
+}
