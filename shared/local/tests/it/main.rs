@@ -8,12 +8,17 @@
 )]
 
 mod accounts;
+mod crash;
 mod faults;
+mod function;
 mod gate;
 mod ingestion;
 mod kit;
 mod migrations;
+mod postgres_faults;
+mod qdrant_faults;
 mod query;
 mod refusals;
 mod sigv4;
 mod stack;
+mod world;

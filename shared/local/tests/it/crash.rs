@@ -1,0 +1,204 @@
+//! P3: whatever is killed at whatever moment, an ingestion ends in one document, exactly its points, and one answer.
+//!
+//! A real process is stopped at a named point and killed there (`kill -9`); another one gets the same request; the sweeper
+//! runs; then both stores are read directly.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, stream};
+use ingest::failpoint::{self, POINTS};
+use local::testkit::{HashEmbedder, Reply, TestApp, TestUser};
+
+use crate::{
+    function::Function,
+    world::{
+        Change, assert_nothing_is_left_but, assert_readers_see_the_active_revision, path, send, sweep, until_settled,
+    },
+};
+
+/// Time of a request, and with it of a lease: enough to reach every point on a busy machine, and soon over.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Cases at the same time. Most of a case is waiting for a lease to end.
+const AT_ONCE: usize = 8;
+
+/// What else happens while the process stands at its point.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Meanwhile {
+    /// Nothing.
+    Nothing,
+    /// Somebody deletes the document.
+    Deleted,
+}
+
+/// Who goes on first after the crash.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Finisher {
+    SameKey,
+    Sweeper,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    point: &'static str,
+    change: Change,
+    meanwhile: Meanwhile,
+    finisher: Finisher,
+}
+
+async fn start() -> (TestApp, TestUser) {
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.limits.request_timeout = REQUEST_TIMEOUT;
+    })
+    .await;
+    let user = app.register("ann").await;
+    (app, user)
+}
+
+impl Case {
+    async fn run(self) {
+        let (app, user) = start().await;
+        if let Some(before) = self.change.before() {
+            send(&app, &user, "before", &before).await.expect(201);
+        }
+        let body = self.change.after();
+        let mut victim = Function::start(&app, Some(self.point)).await;
+        let client = victim.client(&user);
+        let sending = tokio::spawn({
+            let body = body.clone();
+            async move { client.send("key", &body).await }
+        });
+        victim.reached(self.point).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+        if self.meanwhile == Meanwhile::Deleted {
+            let path = path(&app, &user).await.unwrap();
+            app.call(http::Method::DELETE, &path, Some(&user.token), None).await.expect(204);
+            assert_readers_see_the_active_revision(&app, &user).await;
+        }
+        victim.kill().await;
+        sending.await.unwrap().expect_err("nobody is there to answer");
+
+        if self.finisher == Finisher::Sweeper {
+            while sweep(&app).await.completed == 0 {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+        let fresh = Function::start(&app, None).await;
+        let client = fresh.client(&user);
+        let done = until_settled(async || client.send("key", &body).await.unwrap()).await;
+        self.assert_answer(&done);
+        assert_nothing_is_left_but(&app, self.documents()).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+
+        let again = client.send("key", &body).await.unwrap();
+        self.assert_answer(&again);
+        if again.status.is_success() {
+            assert_eq!(again.header("idempotency-replayed"), "true");
+            assert_eq!((&done.bytes, done.header("location")), (&again.bytes, again.header("location")));
+        }
+        assert_nothing_is_left_but(&app, self.documents()).await;
+    }
+
+    /// Deleted before the key was claimed, the document is simply sent anew; later, the delete has the last word.
+    fn documents(self) -> i64 {
+        i64::from(self.meanwhile == Meanwhile::Nothing || self.point == failpoint::CLAIM_BEFORE)
+    }
+
+    fn assert_answer(self, reply: &Reply) {
+        let position = |wanted| POINTS.iter().position(|point| *point == wanted);
+        let answered = position(self.point) >= position(failpoint::ACTIVATE_COMMITTED);
+        let deleted = self.meanwhile == Meanwhile::Deleted;
+        if deleted && !answered && self.point != failpoint::CLAIM_BEFORE {
+            assert_eq!(reply.problem(409), "superseded");
+            return;
+        }
+        let created = self.change == Change::New || (deleted && !answered);
+        assert_eq!(reply.status, if created { 201 } else { 200 }, "{}", reply.json);
+        assert_eq!(reply.json["state"], "active");
+        let finished_by_key = self.finisher == Finisher::SameKey && !answered;
+        assert!(finished_by_key || reply.header("idempotency-replayed") == "true");
+    }
+}
+
+/// Runs all cases, some at the same time, and names those that fail.
+async fn run(cases: impl IntoIterator<Item = Case>) {
+    let running =
+        stream::iter(cases).map(async |case| AssertUnwindSafe(case.run()).catch_unwind().await.map_err(|_| case));
+    let results: Vec<Result<(), Case>> = running.buffer_unordered(AT_ONCE).collect().await;
+    let failed: Vec<Case> = results.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "failed, see above: {failed:#?}");
+}
+
+/// The points that an ingestion comes to. A new document retires nothing.
+fn points(change: Change) -> impl Iterator<Item = &'static str> {
+    let of_deletion = [failpoint::DELETE_BEFORE, failpoint::DELETE_COMMITTED];
+    let of_cleaning = [failpoint::CLEAN_BEFORE_DELETE, failpoint::CLEAN_DELETED];
+    POINTS
+        .into_iter()
+        .filter(move |point| !of_deletion.contains(point) && (change != Change::New || !of_cleaning.contains(point)))
+}
+
+fn cases(change: Change, meanwhile: Meanwhile) -> impl Iterator<Item = Case> {
+    points(change).map(move |point| Case { point, change, meanwhile, finisher: Finisher::SameKey })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_new_document_is_completed_once_by_the_same_key() {
+    run(cases(Change::New, Meanwhile::Nothing)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_changed_document_is_completed_once_by_the_same_key() {
+    run(cases(Change::Changed, Meanwhile::Nothing)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_shrunk_document_is_completed_once_by_the_same_key() {
+    run(cases(Change::Shrunk, Meanwhile::Nothing)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_document_that_was_deleted_meanwhile_stays_deleted() {
+    // Before the claim there is nothing of a new document to delete.
+    let new = cases(Change::New, Meanwhile::Deleted).filter(|case| case.point != failpoint::CLAIM_BEFORE);
+    run(new.chain(cases(Change::Changed, Meanwhile::Deleted))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_its_text_is_stored_a_document_is_completed_by_the_sweeper_and_the_key_has_the_answer() {
+    let stored = POINTS.into_iter().skip_while(|point| *point != failpoint::STAGE_COMMITTED);
+    let stored = stored.take_while(|point| *point != failpoint::ACTIVATE_COMMITTED);
+    run(stored.map(|point| Case {
+        point,
+        change: Change::Changed,
+        meanwhile: Meanwhile::Nothing,
+        finisher: Finisher::Sweeper,
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_deletion_is_complete_when_it_is_asked_for_again() {
+    let points = POINTS.into_iter().skip_while(|point| *point != failpoint::CLEAN_BEFORE_DELETE);
+    futures::future::join_all(points.map(async |point| {
+        let (app, user) = start().await;
+        send(&app, &user, "key", &Change::New.after()).await.expect(201);
+        let path = path(&app, &user).await.unwrap();
+        let mut victim = Function::start(&app, Some(point)).await;
+        let client = victim.client(&user);
+        let deleting = tokio::spawn({
+            let path = path.clone();
+            async move { client.delete(&path).await }
+        });
+        victim.reached(point).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+        victim.kill().await;
+        deleting.await.unwrap().expect_err("nobody is there to answer");
+        let fresh = Function::start(&app, None).await;
+        let again = fresh.client(&user).delete(&path).await.unwrap();
+        assert_eq!(again.status, if point == failpoint::DELETE_BEFORE { 204 } else { 404 }, "{point}");
+        assert_nothing_is_left_but(&app, 0).await;
+    }))
+    .await;
+}

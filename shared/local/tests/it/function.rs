@@ -1,0 +1,99 @@
+//! A function's process, as a test holds it.
+
+use std::{process::Stdio, time::Duration};
+
+use local::testkit::{Reply, TestApp, TestUser};
+use reqwest::{Client, Method};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+/// A process may be slow to start when others are busy.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A running `test-function` on a test's stores. It ends with this value, and with this process.
+pub struct Function {
+    child: Child,
+    _stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    url: String,
+}
+
+impl Function {
+    /// Starts it; at the failpoint `stop_at` it will stand still.
+    pub async fn start(app: &TestApp, stop_at: Option<&str>) -> Self {
+        let config = &app.app.config;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_test-function"))
+            .args(stop_at)
+            .env("DATABASE_URL", app.database_url().expose_secret())
+            .env("QDRANT_URL", &config.qdrant.url)
+            .env("QDRANT_PREFIX", &config.qdrant.prefix)
+            .env("TOKEN_ISSUER", &config.tokens.issuer)
+            .env("TOKEN_AUDIENCE", &config.tokens.audience)
+            .env("TOKEN_JWKS", &config.tokens.jwks)
+            .env("REQUEST_TIMEOUT_MS", config.limits.request_timeout.as_millis().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the function starts");
+        let stdin = child.stdin.take().expect("it is piped");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut function = Self { child, _stdin: stdin, lines, url: String::new() };
+        let line = function.line().await;
+        let Some(url) = line.strip_prefix("ready ") else { panic!("the function says {line:?}") };
+        url.clone_into(&mut function.url);
+        function
+    }
+
+    async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(START_MAX, self.lines.next_line()).await;
+        line.expect("the function says something").expect("it can be read").expect("the function lives")
+    }
+
+    /// Returns when it stands at its failpoint.
+    pub async fn reached(&mut self, point: &str) {
+        assert_eq!(self.line().await, format!("reached {point}"));
+    }
+
+    /// `kill -9`.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// A client for it, which may outlive it.
+    pub fn client(&self, user: &TestUser) -> Caller {
+        Caller { url: self.url.clone(), token: user.token.clone() }
+    }
+}
+
+/// Somebody who calls a function.
+#[derive(Clone)]
+pub struct Caller {
+    url: String,
+    token: String,
+}
+
+impl Caller {
+    /// Sends a document under a key. An error when the process ends meanwhile.
+    pub async fn send(&self, key: &str, body: &Value) -> reqwest::Result<Reply> {
+        let request = Client::new().post(format!("{}/documents", self.url)).header("idempotency-key", key).json(body);
+        self.call(request).await
+    }
+
+    /// Deletes what is at this path.
+    pub async fn delete(&self, path: &str) -> reqwest::Result<Reply> {
+        self.call(Client::new().request(Method::DELETE, format!("{}{path}", self.url))).await
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
+        let response = request.bearer_auth(&self.token).send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await?;
+        let json = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Reply { status, headers, json, bytes })
+    }
+}
