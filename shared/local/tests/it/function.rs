@@ -7,7 +7,7 @@ use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
@@ -17,7 +17,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// A running `test-function` on a test's stores. It ends with this value, and with this process.
 pub struct Function {
     child: Child,
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
     url: String,
 }
@@ -42,7 +42,7 @@ impl Function {
             .expect("the function starts");
         let stdin = child.stdin.take().expect("it is piped");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut function = Self { child, _stdin: stdin, lines, url: String::new() };
+        let mut function = Self { child, stdin, lines, url: String::new() };
         let line = function.line().await;
         let Some(url) = line.strip_prefix("ready ") else { panic!("the function says {line:?}") };
         url.clone_into(&mut function.url);
@@ -57,6 +57,11 @@ impl Function {
     /// Returns when it stands at its failpoint.
     pub async fn reached(&mut self, point: &str) {
         assert_eq!(self.line().await, format!("reached {point}"));
+    }
+
+    /// Lets it go on from its failpoint.
+    pub async fn go_on(&mut self) {
+        self.stdin.write_all(b"go on\n").await.expect("the function listens");
     }
 
     /// `kill -9`.

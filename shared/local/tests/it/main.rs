@@ -22,3 +22,4 @@ mod refusals;
 mod sigv4;
 mod stack;
 mod world;
+mod zombies;

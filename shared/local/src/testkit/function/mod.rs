@@ -1,10 +1,17 @@
-//! A function as a process of its own, so that it can be killed while the stores stay: `ingest`,
-//! configured by the environment as in the cloud, with the quick embedder.
+//! A function as a process of its own, so that it can be killed while the stores stay: `ingest`, configured by the
+//! environment as in the cloud, with the quick embedder.
 //!
 //! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
-//! stop. There it stands, until it is killed. It ends when its standard input does.
+//! stop. There it stands, until it is killed, or told to go on by a line on its standard input. It ends when that does.
 
-use std::{io::Read, sync::Arc, thread};
+use std::{
+    io::BufRead,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, TryRecvError},
+    },
+    thread,
+};
 
 use shared::{
     App, config::Config, db::Db, embed::Embedder, secrets::SecretsManager, tokens::Verifier,
@@ -22,17 +29,23 @@ const WORKERS: usize = 4;
 /// # Errors
 /// When the configuration does not hold, or there is no port.
 pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
-    thread::spawn(|| {
+    let (go_on, wait) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        let mut lines = std::io::stdin().lock().lines().map_while(Result::ok);
+        lines.next();
+        // From here on nobody waits any more.
+        drop(go_on);
         // Whoever started us holds the other end.
-        std::io::stdin().read_to_end(&mut Vec::new()).ok();
+        lines.for_each(drop);
         std::process::exit(0);
     });
     if let Some(point) = stop_at {
-        let name = point.clone();
+        let (name, wait) = (point.clone(), Mutex::new(wait));
         let stop = move || {
-            println!("reached {point}");
-            loop {
-                thread::park();
+            let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
+            if wait.try_recv() == Err(TryRecvError::Empty) {
+                println!("reached {point}");
+                wait.recv().ok();
             }
         };
         fail::cfg_callback(name, stop).map_err(Failure::new)?;
