@@ -86,6 +86,27 @@ async fn frozen_at_any_point_and_overtaken_by_the_same_key_it_changes_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn frozen_at_any_point_it_does_not_meddle_with_the_one_that_overtook_it_and_still_works() {
+    at_any_point(async |(point, change)| {
+        let mut frozen = Frozen::at(point, change).await;
+        let mut second = Function::start(&frozen.app, Some(failpoint::CLAIM_COMMITTED)).await;
+        let client = second.client(&frozen.user);
+        let answer = tokio::spawn(async move { client.send("key", &change.after()).await.expect("it lives") });
+        second.reached(failpoint::CLAIM_COMMITTED).await;
+        assert_eq!(frozen.thaw().await.problem(409), "superseded", "{point} {change:?}");
+        assert_readers_see_the_active_revision(&frozen.app, &frozen.user).await;
+        second.go_on().await;
+        let done = answer.await.unwrap();
+        assert!(done.status.is_success(), "{point} {}", done.json);
+        let Frozen { app, user, .. } = &frozen;
+        assert_readers_see_the_active_revision(app, user).await;
+        assert_nothing_is_left_but(app, 1).await;
+        assert_eq!(send(app, user, "key", &change.after()).await.bytes, done.bytes, "{point} {change:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frozen_at_any_point_and_overtaken_by_another_text_it_changes_nothing() {
     at_any_point(async |(point, change)| {
         let mut frozen = Frozen::at(point, change).await;
