@@ -179,6 +179,39 @@ async fn killed_after_its_text_is_stored_a_document_is_completed_by_the_sweeper_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_and_killed_again_while_it_is_made_good_a_document_is_completed_once() {
+    let points = points(Change::New).take_while(|point| *point != failpoint::ACTIVATE_COMMITTED);
+    let running = stream::iter(points).map(async |point| {
+        let (app, user) = start().await;
+        let body = Change::New.after();
+        // Whoever takes over what is staged comes in behind that.
+        let staged = [failpoint::STAGE_BEFORE, failpoint::STAGE_COMMITTED].contains(&point);
+        for point in [point, if staged { failpoint::EMBED_BEFORE_UPSERT } else { point }] {
+            let mut victim = Function::start(&app, Some(point)).await;
+            let (client, body) = (victim.client(&user), body.clone());
+            let sending = tokio::spawn(async move {
+                // Until the lease of the one before has ended, and then until there is nobody to answer.
+                while let Ok(reply) = client.send("key", &body).await {
+                    assert_eq!(reply.problem(409), "idempotency_key_in_flight", "{point}");
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+            });
+            victim.reached(point).await;
+            assert_readers_see_the_active_revision(&app, &user).await;
+            victim.kill().await;
+            sending.await.unwrap();
+        }
+        let fresh = Function::start(&app, None).await;
+        let client = fresh.client(&user);
+        let done = until_settled(async || client.send("key", &body).await.unwrap()).await.expect(201);
+        assert_nothing_is_left_but(&app, 1).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+        assert_eq!(client.send("key", &body).await.unwrap().bytes, done.bytes, "{point}");
+    });
+    running.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_a_deletion_is_complete_when_it_is_asked_for_again() {
     let points = POINTS.into_iter().skip_while(|point| *point != failpoint::CLEAN_BEFORE_DELETE);
     futures::future::join_all(points.map(async |point| {
