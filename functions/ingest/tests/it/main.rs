@@ -12,3 +12,4 @@
 
 mod chunk;
 mod extract;
+mod model;
