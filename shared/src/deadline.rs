@@ -1,6 +1,6 @@
 //! The moment by which an invocation must have answered.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -13,6 +13,12 @@ impl Deadline {
     #[must_use]
     pub fn after(duration: Duration) -> Self {
         Self(Instant::now() + duration)
+    }
+
+    /// The deadline at a moment of the clock on the wall: Lambda gives an invocation's end so.
+    #[must_use]
+    pub fn at(moment: SystemTime) -> Self {
+        Self::after(moment.duration_since(SystemTime::now()).unwrap_or_default())
     }
 
     /// The time left; zero when it has passed.

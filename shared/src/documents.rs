@@ -16,6 +16,9 @@ pub const IN_FLIGHT_GRACE_S: f64 = 60.0;
 /// chunks are on the list of what is to be removed from Qdrant, and an ingestion in flight finds its revision gone. Ids
 /// that it may still be writing stay on the list until its lease has ended, and [`IN_FLIGHT_GRACE_S`] beyond.
 ///
+/// The answers that idempotency keys keep show the document (title, attributes) and are forgotten. The keys stay, with
+/// the document's id: a late retry of the request that made it must not bring it back.
+///
 /// The caller holds the documents' rows `FOR UPDATE`: then no chunk can join them between the statements.
 ///
 /// # Errors
@@ -26,23 +29,40 @@ pub async fn delete(tx: &Transaction<'_>, documents: &[DocumentId]) -> Result<()
         "-- documents::retire_chunks
         INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
         SELECT c.id, d.knowledge_base_id, d.id,
-            GREATEST(now(), staged.lease_expires_at + make_interval(secs => $2))
+            GREATEST(now(), staged.lease_expires_at) + make_interval(secs => $2)
         FROM documents d
         JOIN chunk_metadata c ON c.document_id = d.id
         LEFT JOIN document_revisions staged ON staged.document_id = d.id AND staged.state = 'staged'
-            AND staged.number = c.first_revision
         WHERE d.id = ANY($1)",
         &[(&ids, Type::UUID_ARRAY), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
+    )
+    .await?;
+    // The proof that is asked for when nothing else of the document is left.
+    tx.execute_typed(
+        "-- erasures::insert
+        INSERT INTO erasures (document_id, knowledge_base_id, points)
+        SELECT d.id, d.knowledge_base_id, (SELECT count(*) FROM chunk_metadata c WHERE c.document_id = d.id)
+        FROM documents d WHERE d.id = ANY($1)",
+        &[(&ids, Type::UUID_ARRAY)],
     )
     .await?;
     let rows = tx
         .execute_typed("-- documents::delete\nDELETE FROM documents WHERE id = ANY($1)", &[(&ids, Type::UUID_ARRAY)])
         .await?;
-    if usize::try_from(rows) == Ok(ids.len()) {
-        Ok(())
-    } else {
-        Err(DbError::RowCount { statement: "documents::delete", rows })
+    if usize::try_from(rows) != Ok(ids.len()) {
+        return Err(DbError::RowCount { statement: "documents::delete", rows });
     }
+    // Only of keys with an answer: those without one are locked before the document by whoever works on it, and may be
+    // waiting for it.
+    tx.execute_typed(
+        "-- documents::forget_answers
+        UPDATE idempotency_keys
+        SET response_status = NULL, response_headers = NULL, response_body = NULL, lease_expires_at = now()
+        WHERE document_id = ANY($1) AND response_status IS NOT NULL",
+        &[(&ids, Type::UUID_ARRAY)],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Deletes all documents of these knowledge bases as [`delete`] does, and returns how many those were.

@@ -1,6 +1,6 @@
 //! Who may do what in which knowledge base.
 
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{Row, Transaction, types::Type};
 
 use crate::{
     db::DbError,
@@ -58,11 +58,36 @@ pub async fn list_memberships(tx: &Transaction<'_>, user: UserId) -> Result<Vec<
             &[(&user.0, Type::UUID)],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            let role =
-                row.try_get::<_, &str>("role")?.parse().map_err(DbError::column("knowledge_base_members.role"))?;
-            Ok(Membership { id: KnowledgeBaseId(row.try_get("id")?), role, personal: row.try_get("personal")? })
-        })
-        .collect()
+    rows.iter().map(Membership::from_row).collect()
+}
+
+/// A user's membership in the knowledge base that is named, or in the personal one; `None` when there is none. Until the
+/// transaction ends, the knowledge base is not deleted: whoever puts something into it begins with this, and finds it
+/// there or not at all.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn hold(
+    tx: &Transaction<'_>,
+    user: UserId,
+    wanted: Option<KnowledgeBaseId>,
+) -> Result<Option<Membership>, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- knowledge_bases::hold
+            SELECT kb.id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
+            FROM knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id
+            WHERE m.user_id = $1 AND CASE WHEN $2::uuid IS NULL THEN kb.personal_user_id = $1 ELSE kb.id = $2 END
+            FOR KEY SHARE OF kb",
+            &[(&user.0, Type::UUID), (&wanted.map(|id| id.0), Type::UUID)],
+        )
+        .await?;
+    row.as_ref().map(Membership::from_row).transpose()
+}
+
+impl Membership {
+    fn from_row(row: &Row) -> Result<Self, DbError> {
+        let role = row.try_get::<_, &str>("role")?.parse().map_err(DbError::column("knowledge_base_members.role"))?;
+        Ok(Self { id: KnowledgeBaseId(row.try_get("id")?), role, personal: row.try_get("personal")? })
+    }
 }

@@ -44,8 +44,16 @@ pub enum Code {
     IdempotencyKeyInFlight,
     /// Another ingestion of the same document is still running.
     DocumentBusy,
-    /// The document changed or went away while this request worked on it.
+    /// An audit of the same knowledge base is still running.
+    AuditRunning,
+    /// An ingestion that can not be gone on with: only the client has the text.
+    NotResumable,
+    /// A personal knowledge base goes only with its account.
+    PersonalKnowledgeBase,
+    /// The document changed or went away after this request: it is not done, and never will be.
     Superseded,
+    /// Somebody else took over this request's work, or the document went away meanwhile.
+    LeaseLost,
     /// The body passes the limit.
     TooLarge,
     /// The media type is not one of those that are read.
@@ -85,7 +93,8 @@ impl Code {
         match self {
             Self::IdempotencyKeyInFlight
             | Self::DocumentBusy
-            | Self::Superseded
+            | Self::LeaseLost
+            | Self::AuditRunning
             | Self::RateLimited
             | Self::DependencyUnavailable
             | Self::DeadlineExceeded => true,
@@ -103,6 +112,9 @@ impl Code {
             | Self::MethodNotAllowed
             | Self::EmailTaken
             | Self::IdempotencyKeyReused
+            | Self::Superseded
+            | Self::NotResumable
+            | Self::PersonalKnowledgeBase
             | Self::TooLarge
             | Self::UnsupportedMediaType
             | Self::Internal => false,
@@ -143,7 +155,13 @@ impl Code {
                 ("idempotency_key_in_flight", StatusCode::CONFLICT, "A request with this idempotency key is running")
             }
             Self::DocumentBusy => ("document_busy", StatusCode::CONFLICT, "The document is being ingested"),
+            Self::NotResumable => ("not_resumable", StatusCode::CONFLICT, "The document must be sent again"),
+            Self::PersonalKnowledgeBase => {
+                ("personal_knowledge_base", StatusCode::CONFLICT, "The knowledge base goes only with its account")
+            }
             Self::Superseded => ("superseded", StatusCode::CONFLICT, "The document changed meanwhile"),
+            Self::AuditRunning => ("audit_running", StatusCode::CONFLICT, "An audit of the same is running"),
+            Self::LeaseLost => ("lease_lost", StatusCode::CONFLICT, "Another request has taken over"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The media type is not supported")

@@ -1,11 +1,12 @@
 //! What can be done with accounts.
 
+use serde_json::json;
 use shared::{
     App,
     db::Db,
     domain::{DisplayName, KnowledgeBaseId, UserId},
     http::Invocation,
-    knowledge_bases::{self, Membership},
+    knowledge_bases::{Membership, insert_personal, list_memberships},
 };
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     email::Email,
     error::AuthError,
     hashing::{Hasher, Verdict},
+    knowledge_bases,
     password::Password,
     signer::{AccessToken, Signer},
     users::{self, User},
@@ -74,7 +76,7 @@ impl Accounts {
             .db
             .transaction("register account", async move |tx| {
                 let user = users::insert(tx, id, &email, display_name.as_ref(), &hash).await?;
-                let knowledge_base = knowledge_bases::insert_personal(tx, id).await?;
+                let knowledge_base = insert_personal(tx, id).await?;
                 audit::insert(tx, Event::AccountRegistered, Some(id), &request_id).await?;
                 Ok::<_, AuthError>((user, knowledge_base))
             })
@@ -119,7 +121,7 @@ impl Accounts {
                     users::replace_hash(tx, id, &hash, newer).await?;
                 }
                 audit::insert(tx, Event::LoginSucceeded, Some(id), &request_id).await?;
-                knowledge_bases::list_memberships(tx, id).await
+                list_memberships(tx, id).await
             })
             .await?;
         let knowledge_base = knowledge_bases.iter().find(|membership| membership.personal).map(|personal| personal.id);
@@ -134,8 +136,43 @@ impl Accounts {
         self.db
             .transaction("read profile", async move |tx| {
                 let user = users::get(tx, user).await?.ok_or(AuthError::AccountGone)?;
-                let knowledge_bases = knowledge_bases::list_memberships(tx, user.id).await?;
+                let knowledge_bases = list_memberships(tx, user.id).await?;
                 Ok(Profile { user, knowledge_bases })
+            })
+            .await
+    }
+    /// Deletes an account whose owner knows its password, with everything that belongs to it: the personal knowledge
+    /// base, those that it alone owns (other members lose them), their documents, its memberships elsewhere, and its
+    /// idempotency keys. One transaction: all of it is out of sight at once. What Qdrant holds of it is removed by the
+    /// sweeper. The audit log keeps its records.
+    ///
+    /// # Errors
+    /// [`AuthError::WrongPassword`], [`AuthError::AccountGone`] and failures of what it needs.
+    pub async fn delete(&self, call: &Invocation, user: UserId, password: Password) -> Result<(), AuthError> {
+        let hash = self.db.transaction("find account to delete", async move |tx| users::get_hash(tx, user).await);
+        let hash = hash.await?.ok_or(AuthError::AccountGone)?;
+        let verdict = self.hasher.verify(password, Some(hash), call.deadline).await?;
+        let request_id = call.request_id.clone();
+        if verdict == Verdict::Wrong {
+            self.db
+                .transaction("record failed reauthentication", async move |tx| {
+                    audit::insert(tx, Event::ReauthenticationFailed, Some(user), &request_id).await
+                })
+                .await?;
+            return Err(AuthError::WrongPassword);
+        }
+        self.db
+            .transaction("delete account", async move |tx| {
+                if !users::lock_to_delete(tx, user).await? {
+                    return Err(AuthError::AccountGone);
+                }
+                let owned = knowledge_bases::lock_solely_owned(tx, user).await?;
+                let documents = knowledge_bases::delete(tx, &owned).await?;
+                knowledge_bases::leave_all(tx, user).await?;
+                users::delete(tx, user).await?;
+                let detail = json!({ "knowledge_bases": owned.len(), "documents": documents });
+                audit::insert_with(tx, Event::AccountDeleted, Some(user), &request_id, &detail).await?;
+                Ok(())
             })
             .await
     }

@@ -1,5 +1,6 @@
 //! The record of what happened to accounts. Append only.
 
+use serde_json::{Value, json};
 use shared::{db::DbError, domain::UserId};
 use tokio_postgres::{Transaction, types::Type};
 
@@ -12,6 +13,14 @@ pub enum Event {
     LoginSucceeded,
     /// Somebody gave a wrong password, or the address of no account: then the record has no user.
     LoginFailed,
+    /// The holder of a token gave a wrong password where it is asked for again.
+    ReauthenticationFailed,
+    /// An account was deleted, with how much that belonged to it.
+    AccountDeleted,
+    /// A knowledge base was made.
+    KnowledgeBaseCreated,
+    /// A knowledge base was deleted, with how many documents.
+    KnowledgeBaseDeleted,
 }
 
 impl Event {
@@ -22,6 +31,10 @@ impl Event {
             Self::AccountRegistered => "account.registered",
             Self::LoginSucceeded => "login.succeeded",
             Self::LoginFailed => "login.failed",
+            Self::ReauthenticationFailed => "reauthentication.failed",
+            Self::AccountDeleted => "account.deleted",
+            Self::KnowledgeBaseCreated => "knowledge_base.created",
+            Self::KnowledgeBaseDeleted => "knowledge_base.deleted",
         }
     }
 }
@@ -32,10 +45,29 @@ impl Event {
 /// # Errors
 /// When PostgreSQL does not take it.
 pub async fn insert(tx: &Transaction<'_>, event: Event, user: Option<UserId>, request_id: &str) -> Result<(), DbError> {
+    insert_with(tx, event, user, request_id, &json!({})).await
+}
+
+/// Records `event` as [`insert`] does, with `detail`: ids and counts.
+///
+/// # Errors
+/// When PostgreSQL does not take it.
+pub async fn insert_with(
+    tx: &Transaction<'_>,
+    event: Event,
+    user: Option<UserId>,
+    request_id: &str,
+    detail: &Value,
+) -> Result<(), DbError> {
     tx.execute_typed(
         "-- audit_log::insert
-        INSERT INTO audit_log (event, user_id, request_id) VALUES ($1, $2, $3)",
-        &[(&event.as_str(), Type::TEXT), (&user.map(|user| user.0), Type::UUID), (&request_id, Type::TEXT)],
+        INSERT INTO audit_log (event, user_id, request_id, detail) VALUES ($1, $2, $3, $4)",
+        &[
+            (&event.as_str(), Type::TEXT),
+            (&user.map(|user| user.0), Type::UUID),
+            (&request_id, Type::TEXT),
+            (detail, Type::JSONB),
+        ],
     )
     .await?;
     Ok(())

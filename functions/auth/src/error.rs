@@ -13,9 +13,21 @@ pub enum AuthError {
     /// There is no such account, or the password is not its. The two are never told apart.
     #[error("e-mail or password is wrong")]
     InvalidCredentials,
+    /// The caller's password is asked for again, and this is not it.
+    #[error("the password is wrong")]
+    WrongPassword,
     /// The access token holds, but its account does not exist any more.
     #[error("the account does not exist")]
     AccountGone,
+    /// There is no such knowledge base, or the caller is not a member.
+    #[error("no such knowledge base")]
+    NoKnowledgeBase,
+    /// The caller is a member of the knowledge base, but does not own it.
+    #[error("the caller does not own the knowledge base")]
+    NotOwner,
+    /// The knowledge base is somebody's personal one.
+    #[error("the knowledge base is a personal one")]
+    PersonalKnowledgeBase,
     /// The password could be neither hashed nor compared.
     #[error("the password could not be hashed or compared")]
     Hash(#[from] HashError),
@@ -37,7 +49,15 @@ impl AsDbError for AuthError {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::EmailTaken | Self::InvalidCredentials | Self::AccountGone | Self::Hash(_) | Self::Sign(_) => None,
+            Self::EmailTaken
+            | Self::InvalidCredentials
+            | Self::WrongPassword
+            | Self::AccountGone
+            | Self::NoKnowledgeBase
+            | Self::NotOwner
+            | Self::PersonalKnowledgeBase
+            | Self::Hash(_)
+            | Self::Sign(_) => None,
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Accounts: registration, login, access tokens, and the documents by which others check them.
 //!
 //! The data walks one way: [`routes`] parses a request into [`email::Email`] and [`password::Password`],
-//! [`accounts`] decides, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
+//! [`accounts`] and [`knowledge_bases`] decide, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
 //! and [`problem`] turns an [`error::AuthError`] into an answer. Only [`signer`] has the private key, only
-//! [`hashing`] names `argon2`, and only [`users`] and [`audit`] hold SQL.
+//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL.
 
 pub mod accounts;
 pub mod audit;
 pub mod email;
 pub mod error;
 pub mod hashing;
+pub mod knowledge_bases;
 pub mod password;
 pub mod problem;
 pub mod routes;

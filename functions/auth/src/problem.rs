@@ -18,7 +18,14 @@ impl From<AuthError> for Problem {
             AuthError::InvalidCredentials => {
                 Self::new(Code::InvalidCredentials, "There is no account with this e-mail address and password.")
             }
+            AuthError::WrongPassword => Self::new(Code::InvalidCredentials, "This is not the account's password."),
             AuthError::AccountGone => Self::new(Code::Unauthenticated, "The access token's account does not exist."),
+            AuthError::NoKnowledgeBase => Self::not_found("knowledge base"),
+            AuthError::NotOwner => Self::new(Code::Forbidden, "Only an owner may do this with the knowledge base."),
+            AuthError::PersonalKnowledgeBase => Self::new(
+                Code::PersonalKnowledgeBase,
+                "A personal knowledge base goes with its account only. Its documents can be deleted one by one.",
+            ),
             AuthError::Hash(error @ HashError::Busy) => {
                 Self::new(Code::DeadlineExceeded, "Too many logins and registrations are waiting at the moment.")
                     .retry_after(BUSY_RETRY_AFTER)

@@ -85,6 +85,45 @@ pub async fn get_with_hash(tx: &Transaction<'_>, email: &Email) -> Result<Option
     Ok(Some((user(row)?, StoredHash::new(row.try_get("password_hash")?))))
 }
 
+/// The hash of the password of the account with this id.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn get_hash(tx: &Transaction<'_>, id: UserId) -> Result<Option<StoredHash>, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- users::get_hash
+            SELECT password_hash FROM users WHERE id = $1",
+            &[(&id.0, Type::UUID)],
+        )
+        .await?;
+    Ok(row.map(|row| row.try_get("password_hash").map(StoredHash::new)).transpose()?)
+}
+
+/// Keeps everything off an account that is not its yet, until the transaction ends; false when there is no such account.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn lock_to_delete(tx: &Transaction<'_>, id: UserId) -> Result<bool, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- users::lock_to_delete
+            SELECT FROM users WHERE id = $1 FOR UPDATE",
+            &[(&id.0, Type::UUID)],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Deletes an account; its idempotency keys go with it.
+///
+/// # Errors
+/// When PostgreSQL does not take it: among others, while the account is a member of a knowledge base.
+pub async fn delete(tx: &Transaction<'_>, id: UserId) -> Result<(), DbError> {
+    let rows = tx.execute_typed("-- users::delete\nDELETE FROM users WHERE id = $1", &[(&id.0, Type::UUID)]).await?;
+    if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "users::delete", rows }) }
+}
+
 /// Replaces the hash `old` by `new`, which is of the same password. Does nothing when the password was changed meanwhile.
 ///
 /// # Errors

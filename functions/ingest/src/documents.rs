@@ -15,6 +15,7 @@ use tokio_postgres::{Row, Transaction, types::Type};
 use uuid::Uuid;
 
 use crate::{
+    erasures,
     error::IngestError,
     failpoint::{self, reached},
     idempotency::StoredResponse,
@@ -337,7 +338,8 @@ pub async fn delete(app: &App, caller: UserId, id: DocumentId) -> Result<(), Ing
     app.db
         .transaction("delete document", async move |tx| {
             lock_for_change(tx, caller, id).await?;
-            Ok::<_, IngestError>(shared::documents::delete(tx, &[id]).await?)
+            shared::documents::delete(tx, &[id]).await?;
+            Ok::<_, IngestError>(erasures::deleted_by(tx, id, caller).await?)
         })
         .await?;
     reached(failpoint::DELETE_COMMITTED);

@@ -11,6 +11,9 @@ use shared::{
 
 use crate::extract::{ExtractError, Format};
 
+/// How long an audit that was taken over takes somebody else, more or less.
+const AUDIT_RETRY: Duration = Duration::from_secs(5);
+
 /// Why an ingestion, or another call on documents, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
@@ -26,9 +29,9 @@ pub enum IngestError {
     /// The document can not be read.
     #[error("the document can not be read")]
     Extract(#[from] ExtractError),
-    /// A parser panicked.
-    #[error("a parser panicked")]
-    Parser(#[source] tokio::task::JoinError),
+    /// The work panicked: a parser, most likely.
+    #[error("the work panicked")]
+    Panicked(#[source] tokio::task::JoinError),
     /// The answer could not be written.
     #[error("the answer could not be written")]
     Answer(#[source] Problem),
@@ -59,6 +62,30 @@ pub enum IngestError {
         /// When its lease ends.
         retry_after: Duration,
     },
+    /// The latest revision can not be completed without the client, who alone has the text.
+    #[error("the ingestion can not be resumed")]
+    NotResumable {
+        /// Why the revision failed, if that is known.
+        failure: Option<String>,
+    },
+    /// The invocation's time was over before the text was stored.
+    #[error("the time was over before the text was stored")]
+    OutOfTime,
+    /// The document was sent again, with another text, after the idempotency key's request had begun.
+    #[error("a newer text was sent meanwhile")]
+    Superseded,
+    /// There is no such audit, or it has not ended: there is nothing to approve.
+    #[error("there is no such audit, or it has not ended")]
+    NoAudit,
+    /// Another request audits the same knowledge base.
+    #[error("an audit is running")]
+    AuditRunning {
+        /// When its lease ends.
+        retry_after: Duration,
+    },
+    /// Somebody else has taken the audit over: nothing more was recorded.
+    #[error("the audit was taken over")]
+    AuditLost,
     /// The document that the idempotency key had begun was deleted before it was complete.
     #[error("the document was deleted meanwhile")]
     DeletedMeanwhile,
@@ -77,7 +104,7 @@ impl From<IngestError> for Problem {
             IngestError::Index(error) => error.into(),
             IngestError::Embed(error) => error.into(),
             IngestError::Extract(error) => unreadable(&error),
-            IngestError::Parser(error) => Self::internal(error),
+            IngestError::Panicked(error) => Self::internal(error),
             IngestError::Answer(problem) => problem,
             IngestError::NoKnowledgeBase => Self::not_found("knowledge base"),
             IngestError::NoDocument => Self::not_found("document"),
@@ -85,8 +112,16 @@ impl From<IngestError> for Problem {
             IngestError::Busy { retry_after } => {
                 Self::new(Code::DocumentBusy, "Another ingestion of this document is running.").retry_after(retry_after)
             }
-            IngestError::Fenced => Self::new(
+            IngestError::OutOfTime => {
+                Self::new(Code::DeadlineExceeded, "The document could not be read within the request's time.")
+                    .retry_after(Duration::from_secs(1))
+            }
+            IngestError::Superseded => Self::new(
                 Code::Superseded,
+                "A newer text of the document was sent after this request. Use a new idempotency key to send this one again.",
+            ),
+            IngestError::Fenced => Self::new(
+                Code::LeaseLost,
                 "The document was deleted, or its ingestion taken over, while this request worked on it.",
             ),
             IngestError::KeyReused => {
@@ -95,6 +130,19 @@ impl From<IngestError> for Problem {
             IngestError::KeyInFlight { retry_after } => {
                 Self::new(Code::IdempotencyKeyInFlight, "The first request with this idempotency key is running.")
                     .retry_after(retry_after)
+            }
+            IngestError::NotResumable { failure } => Self::new(
+                Code::NotResumable,
+                failure.unwrap_or_else(|| {
+                    "The text was not stored before the request broke off. Send the document again.".to_owned()
+                }),
+            ),
+            IngestError::NoAudit => Self::not_found("audit"),
+            IngestError::AuditRunning { retry_after } => {
+                Self::new(Code::AuditRunning, "Another request audits this knowledge base.").retry_after(retry_after)
+            }
+            IngestError::AuditLost => {
+                Self::new(Code::AuditRunning, "Another request has taken this audit over.").retry_after(AUDIT_RETRY)
             }
             IngestError::DeletedMeanwhile => Self::new(
                 Code::Superseded,

@@ -7,13 +7,15 @@ use axum::{body::Body, response::Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 use shared::{
-    db::DbError,
+    App,
+    db::{DbError, constraint},
+    deadline::Deadline,
     domain::{DocumentId, IdempotencyKey, UserId},
     problem::{Code, Problem},
 };
 use tokio_postgres::{Row, Transaction, types::Type};
 
-use crate::error::IngestError;
+use crate::{error::IngestError, saga::LOOK_AGAIN};
 
 /// How long a key is kept. Clients retry within hours; three days cover a weekend.
 const KEPT_HOURS: i32 = 72;
@@ -37,8 +39,8 @@ pub struct KeyedRequest {
 pub enum Claim {
     /// The key is new, or its work had not begun a document: do the work.
     Fresh,
-    /// The work was begun on this document, and its lease has run out: go on with it.
-    TakenOver(DocumentId),
+    /// The work was begun on this document, as this revision, and its lease has run out: go on with it.
+    TakenOver(DocumentId, i32),
     /// The work is done: answer the same.
     Replay(StoredResponse),
 }
@@ -58,7 +60,8 @@ impl KeyedRequest {
     /// Claims the key until the lease ends, in the transaction that begins the work.
     ///
     /// # Errors
-    /// [`IngestError::KeyReused`], [`IngestError::KeyInFlight`], or PostgreSQL's.
+    /// [`IngestError::KeyReused`], [`IngestError::KeyInFlight`], [`IngestError::NoKnowledgeBase`] when the account does
+    /// not exist, or PostgreSQL's.
     pub async fn claim(&self, tx: &Transaction<'_>, fence: i64, lease: Duration) -> Result<Claim, IngestError> {
         // A row whose time has run out is as good as none.
         let inserted = tx
@@ -84,14 +87,19 @@ impl KeyedRequest {
                 ],
             )
             .await
-            .map_err(DbError::from)?;
+            .map_err(|error| match constraint(&error) {
+                // Its token outlives an account by minutes. It has no knowledge base either, which is what it hears
+                // without a key.
+                Some("idempotency_keys_principal_fk") => IngestError::NoKnowledgeBase,
+                _ => DbError::from(error).into(),
+            })?;
         if inserted == 1 {
             return Ok(Claim::Fresh);
         }
         let row = tx
             .query_typed_one(
                 "-- idempotency::lock
-                SELECT fingerprint, response_status, response_headers, response_body, document_id,
+                SELECT fingerprint, response_status, response_headers, response_body, document_id, revision,
                     extract(epoch FROM lease_expires_at - now())::float8 AS lease_s
                 FROM idempotency_keys WHERE principal_id = $1 AND operation = $2 AND key = $3 FOR UPDATE",
                 &[(&self.principal.0, Type::UUID), (&CREATE_DOCUMENT, Type::TEXT), (&self.key.as_str(), Type::TEXT)],
@@ -106,7 +114,7 @@ impl KeyedRequest {
         }
         let left: f64 = row.try_get("lease_s").map_err(DbError::from)?;
         if left > 0.0 {
-            return Err(IngestError::KeyInFlight { retry_after: Duration::from_secs_f64(left) });
+            return Err(IngestError::KeyInFlight { retry_after: Duration::from_secs_f64(left).min(LOOK_AGAIN) });
         }
         tx.execute_typed(
             "-- idempotency::take_over
@@ -123,7 +131,9 @@ impl KeyedRequest {
         .await
         .map_err(DbError::from)?;
         let document: Option<uuid::Uuid> = row.try_get("document_id").map_err(DbError::from)?;
-        Ok(document.map_or(Claim::Fresh, |id| Claim::TakenOver(DocumentId(id))))
+        let revision: Option<i32> = row.try_get("revision").map_err(DbError::from)?;
+        let began = document.zip(revision);
+        Ok(began.map_or(Claim::Fresh, |(id, revision)| Claim::TakenOver(DocumentId(id), revision)))
     }
 
     /// Notes the ingestion that the key began, so that its activation finds the key, whoever completes it.
@@ -171,6 +181,22 @@ impl KeyedRequest {
     }
 }
 
+/// Locks the keys that wait for this ingestion's answer, before anything else: a claim locks its key first, then the
+/// document, then the revision, and whoever locked them in another order would wait for it in a circle.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn lock_ingestion(tx: &Transaction<'_>, document: DocumentId, revision: i32) -> Result<(), DbError> {
+    tx.query_typed(
+        "-- idempotency::lock_ingestion
+        SELECT FROM idempotency_keys WHERE document_id = $1 AND revision = $2 AND response_status IS NULL
+        ORDER BY principal_id, operation, key FOR UPDATE",
+        &[(&document.0, Type::UUID), (&revision, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Keeps the answer under every key that began this ingestion.
 ///
 /// # Errors
@@ -209,6 +235,38 @@ pub async fn release_ingestion(tx: &Transaction<'_>, document: DocumentId, fence
         &[(&document.0, Type::UUID), (&fence, Type::INT8)],
     )
     .await?;
+    Ok(())
+}
+
+/// Keys that are deleted in one statement.
+const DELETE_BATCH: i64 = 1_000;
+
+/// Deletes keys whose time has run out, batch by batch, until there are no more or the time is over.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn delete_expired(app: &App, deadline: Deadline) -> Result<(), DbError> {
+    while !deadline.passed() {
+        let rows = app
+            .db
+            .transaction("delete expired keys", async move |tx| {
+                let rows = tx
+                    .execute_typed(
+                        "-- idempotency::delete_expired
+                        DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+                            SELECT ctid FROM idempotency_keys WHERE expires_at < now()
+                            LIMIT $1 FOR UPDATE SKIP LOCKED
+                        ))",
+                        &[(&DELETE_BATCH, Type::INT8)],
+                    )
+                    .await?;
+                Ok::<_, DbError>(rows)
+            })
+            .await?;
+        if i64::try_from(rows).is_ok_and(|rows| rows < DELETE_BATCH) {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! `ingest`: documents in, complete in both stores or not at all.
 
+pub mod audit;
 pub mod chunk;
+pub mod consistency;
 pub mod documents;
+pub mod erasures;
 pub mod error;
 pub mod extract;
 pub mod failpoint;
@@ -10,8 +13,10 @@ pub mod request;
 mod routes;
 pub mod saga;
 mod sweep;
+mod sweeper;
 
 pub use self::{
     routes::router,
     sweep::{Swept, sweep},
+    sweeper::{Done, SweeperEvent, sweeper},
 };

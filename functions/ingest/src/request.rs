@@ -30,8 +30,8 @@ pub struct Source {
     pub title: Option<Title>,
     /// What the bytes are.
     pub format: Format,
-    /// The user's own keys and values.
-    pub attributes: Map<String, Value>,
+    /// The user's own keys and values; `None` leaves those that the document has.
+    pub attributes: Option<Map<String, Value>>,
     /// The document itself.
     pub bytes: Bytes,
     /// Of the bytes.
@@ -100,7 +100,8 @@ fn from_json(body: &[u8]) -> Result<Source, Problem> {
     let text = description.text.take().ok_or_else(|| Problem::invalid_field("text", "is missing"))?;
     let format = match description.media_type.take() {
         None => Format::Plain,
-        Some(media_type) => Format::from_media_type(&media_type).ok_or_else(|| unsupported(Some(&media_type)))?,
+        Some(media_type) => Format::from_media_type(media_type.split(';').next().unwrap_or_default())
+            .ok_or_else(|| unsupported(Some(&media_type)))?,
     };
     source(description, format, text.into())
 }
@@ -113,14 +114,15 @@ fn source(description: Description, format: Format, bytes: Bytes) -> Result<Sour
         None => parsed("source_uri", &format!("urn:sha256:{content_hash}"))?,
     };
     let title = description.title.map(|title| parsed("title", &title)).transpose()?;
-    let attributes = description.attributes.unwrap_or_default();
-    check_attributes(&attributes)?;
+    if let Some(attributes) = &description.attributes {
+        check_attributes(attributes)?;
+    }
     Ok(Source {
         knowledge_base: description.knowledge_base,
         source_uri,
         title,
         format,
-        attributes,
+        attributes: description.attributes,
         bytes,
         content_hash,
     })
@@ -135,12 +137,19 @@ fn parsed<T: std::str::FromStr<Err = InvalidValue>>(field: &str, text: &str) -> 
 /// # Errors
 /// When it is empty, too long, or not plain text.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::invalid_field("Idempotency-Key", "stands there more than once"));
+    }
     let text = value
         .to_str()
         .map_err(|_| Problem::invalid_field("Idempotency-Key", "has characters outside printable ASCII"))?;
     // The draft makes it a structured field: a string in double quotes. Bare ones are common, and taken as well.
     let bare = text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if bare.contains('"') {
+        return Err(Problem::invalid_field("Idempotency-Key", "is neither a string in double quotes nor free of them"));
+    }
     parsed("Idempotency-Key", bare).map(Some)
 }
 

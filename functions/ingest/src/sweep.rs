@@ -23,9 +23,10 @@ pub struct Swept {
 /// When PostgreSQL does not answer, or Qdrant not for removals. An ingestion that fails is counted and left for later.
 pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> {
     let mut swept = Swept::default();
+    fail_abandoned(app).await?;
     while deadline.remaining() > saga::TIME_MIN {
         let Some(lease) = saga::take_over_expired(app, deadline).await? else { break };
-        match saga::run(app, lease, None, None, "sweep", deadline).await {
+        match saga::run(app, lease, None, "sweep", deadline).await {
             Ok(Outcome::Active(_)) => swept.completed += 1,
             Ok(Outcome::Paused(_)) => {
                 // The time is over. Taking it up again at once would only spend what is left on leases.
@@ -39,7 +40,6 @@ pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> 
         }
     }
     while !deadline.passed() && saga::clean_due(app, deadline).await? {}
-    fail_abandoned(app).await?;
     Ok(swept)
 }
 

@@ -33,8 +33,8 @@ struct Functions {
 impl Functions {
     fn serving(&self, path: &str) -> &Router {
         match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
-            "auth" | ".well-known" => &self.auth,
-            "documents" => &self.ingest,
+            "auth" | "knowledge-bases" | ".well-known" => &self.auth,
+            "consistency" | "documents" => &self.ingest,
             "query" => &self.query,
             _ => &self.own,
         }
@@ -98,7 +98,7 @@ async fn postgresql(app: &App) -> Result<(), String> {
 async fn qdrant(app: &App) -> Result<(), String> {
     match app.index.count(&[ChunkId::draw()], Deadline::after(READY_MAX)).await {
         // It answers; that nothing was ever written to this space is no fault.
-        Ok(_) | Err(IndexError::Refused(_)) => Ok(()),
+        Ok(_) | Err(IndexError::Missing) => Ok(()),
         Err(error) => Err(Causes(&error).to_string()),
     }
 }

@@ -168,7 +168,7 @@ async fn ended(mut ending: watch::Receiver<bool>) {
     ending.wait_for(|ended| *ended).await.ok();
 }
 
-/// What the schedule does in the cloud: finishes interrupted ingestions and removes retired points.
+/// What the schedule does in the cloud: finishes interrupted ingestions, removes retired points, audits for drift.
 async fn sweep(app: App, ending: watch::Receiver<bool>) {
     loop {
         tokio::select! {
@@ -176,7 +176,7 @@ async fn sweep(app: App, ending: watch::Receiver<bool>) {
             () = ended(ending.clone()) => return,
         }
         // Not broken off at the end: it gets the same time to finish as a request.
-        if let Err(error) = ingest::sweep(&app, Deadline::after(SWEEP_MAX)).await {
+        if let Err(error) = ingest::sweeper(&app, ingest::SweeperEvent::default(), Deadline::after(SWEEP_MAX)).await {
             tracing::warn!(error = %Causes(&error), "the sweep did not end");
         }
     }

@@ -9,7 +9,10 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     App,
@@ -77,6 +80,11 @@ impl FromRequest<App> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let encoding = request.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            let detail = "The body has a `Content-Encoding`; supported: identity.";
+            return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        }
         let limit = app.config.limits.body_bytes_max;
         let mut stream = request.into_body().into_data_stream();
         let (mut body, mut seen) = (BytesMut::new(), 0);
@@ -109,12 +117,18 @@ impl<T: DeserializeOwned> Json<T> {
     /// # Errors
     /// A problem that names the field.
     pub fn parse(body: &[u8]) -> Result<T, Problem> {
+        // Serde would take an array for a struct, its members by position: field order is no part of the interface.
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
+        }
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
             match inner.classify() {
                 serde_json::error::Category::Data => data_problem(&path, &inner.to_string()),
+                // Some types meet `null` and the like with a syntax error, though it is JSON.
+                _ if is_json(body) => data_problem(&path, &inner.to_string()),
                 serde_json::error::Category::Io
                 | serde_json::error::Category::Syntax
                 | serde_json::error::Category::Eof => {
@@ -127,6 +141,10 @@ impl<T: DeserializeOwned> Json<T> {
             .map_err(|error| Problem::new(Code::InvalidRequest, format!("The body is not one JSON value: {error}.")))?;
         Ok(value)
     }
+}
+
+fn is_json(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|body| serde_json::from_str::<IgnoredAny>(body).is_ok())
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
@@ -169,9 +187,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 /// # Errors
 /// A problem that names the parameter, where that is known.
 pub fn params<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    // What does not decode would become the replacement character, and two names one.
+    if !percent_encoding_holds(query) {
+        return Err(Problem::new(Code::InvalidRequest, "The query string is not percent-encoded UTF-8."));
+    }
     let pairs = form_urlencoded::parse(query.as_bytes());
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
         .map_err(|error| data_problem(&error.path().to_string(), &error.inner().to_string()))
+}
+
+/// Whether every `%` is followed by two hexadecimal digits, and the bytes are UTF-8.
+fn percent_encoding_holds(query: &str) -> bool {
+    let digits = |rest: &str| rest.get(..2).is_some_and(|two| two.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    query.split('%').skip(1).all(digits) && percent_encoding::percent_decode_str(query).decode_utf8().is_ok()
 }
 
 /// The id in a route with one parameter. What is not an id names nothing: 404.

@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/auth/register", post(register))
         .route("/auth/login", post(log_in))
-        .route("/auth/me", get(profile))
+        .route("/auth/me", get(profile).delete(delete))
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,6 +42,12 @@ struct Registration {
 #[serde(deny_unknown_fields)]
 struct Login {
     email: String,
+    password: RawPassword,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reauthentication {
     password: RawPassword,
 }
 
@@ -106,6 +112,18 @@ async fn log_in(
 async fn profile(Extension(accounts): Extension<Accounts>, caller: Principal) -> Result<Response, Problem> {
     let profile = accounts.profile(caller.user).await?;
     Ok(private(StatusCode::OK, ProfileBody::from(profile)))
+}
+
+/// `DELETE /auth/me`: a token alone is not enough to end an account, because it may be stolen.
+async fn delete(
+    Extension(accounts): Extension<Accounts>,
+    caller: Principal,
+    call: Invocation,
+    Json(body): Json<Reauthentication>,
+) -> Result<StatusCode, Problem> {
+    let password = body.password.parse().map_err(|error| invalid("password", &error))?;
+    accounts.delete(&call, caller.user, password).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn invalid(field: &str, reason: &InvalidValue) -> Problem {

@@ -231,6 +231,7 @@ fn one_line(text: &str) -> Cow<'_, str> {
 
 /// The text on one line, cut after `chars_max` characters.
 fn short_line(text: &str, chars_max: usize) -> String {
-    let line: String = one_line(text).chars().take(chars_max).collect();
+    // A control character may have come in as a reference (`&#31;`), past the check of the bytes.
+    let line: String = one_line(text).chars().filter(|c| !c.is_control()).take(chars_max).collect();
     line.trim_end().to_owned()
 }

@@ -1,7 +1,7 @@
 //! Step 6: one transaction in which the staged revision becomes the one that queries see, the former one retires, what
 //! fell out of the text retires, and the idempotency keys get their answer. Guarded by the fence, so it happens once.
 
-use shared::{App, db::DbError};
+use shared::{App, db::DbError, documents::IN_FLIGHT_GRACE_S};
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{Lease, hold};
@@ -18,6 +18,7 @@ pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, 
     let answer = app
         .db
         .transaction("activate revision", async move |tx| {
+            idempotency::lock_ingestion(tx, lease.document, lease.revision).await?;
             hold(tx, lease).await?;
             let former = retire(tx, lease).await?;
             switch(tx, lease).await?;
@@ -56,7 +57,7 @@ async fn switch(tx: &Transaction<'_>, lease: Lease) -> Result<(), DbError> {
                 WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'
                 RETURNING number, title, attributes
             )
-            UPDATE documents d SET active_revision = r.number, title = r.title, attributes = r.attributes,
+            UPDATE documents d SET active_revision = r.number, title = COALESCE(r.title, d.title), attributes = r.attributes,
                 updated_at = now()
             FROM revision r WHERE d.id = $1",
             &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
@@ -75,9 +76,14 @@ async fn drop_former(tx: &Transaction<'_>, lease: Lease, former: i32) -> Result<
                 AND NOT EXISTS (SELECT FROM chunk_positions p WHERE p.chunk_id = c.id AND p.revision = $2)
             RETURNING c.id
         )
-        INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id)
-        SELECT id, $3, $1 FROM gone",
-        &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.knowledge_base.0, Type::UUID)],
+        INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
+        SELECT id, $3, $1, now() + make_interval(secs => $4) FROM gone",
+        &[
+            (&lease.document.0, Type::UUID),
+            (&lease.revision, Type::INT4),
+            (&lease.knowledge_base.0, Type::UUID),
+            (&IN_FLIGHT_GRACE_S, Type::FLOAT8),
+        ],
     )
     .await?;
     tx.execute_typed(

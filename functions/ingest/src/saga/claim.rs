@@ -11,6 +11,7 @@ use shared::{
     documents::IN_FLIGHT_GRACE_S,
     domain::{DocumentId, KnowledgeBaseId, Role, UserId},
     knowledge_bases,
+    problem::Problem,
 };
 use tokio_postgres::{Row, Transaction, types::Type};
 use uuid::Uuid;
@@ -25,7 +26,10 @@ use crate::{
 };
 
 /// A lease outlives its holder's time by this much, so that it never ends before the holder's last write.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(1);
+
+/// When to look again whether a running request has ended: most end long before their lease does.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// An ingestion as it was asked for.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct Request {
     pub source: Arc<Source>,
     /// The idempotency key, if there is one.
     pub key: Option<KeyedRequest>,
+    /// Stands in a refusal.
+    pub request_id: String,
 }
 
 /// What a claim found.
@@ -49,6 +55,8 @@ pub enum Claimed {
     Unchanged(StoredResponse),
     /// The key has its answer.
     Replay(StoredResponse),
+    /// The key's work can not be done any more, and never will be.
+    Refused(Problem),
 }
 
 /// Claims the work.
@@ -69,21 +77,26 @@ async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Re
     if let Some(key) = &request.key {
         match key.claim(tx, fence, lease).await? {
             Claim::Replay(stored) => return Ok(Claimed::Replay(stored)),
-            Claim::TakenOver(document) => began = Some(document),
+            Claim::TakenOver(document, revision) => began = Some((document, revision)),
             Claim::Fresh => {}
         }
     }
     let knowledge_base = writable(tx, request.caller, request.source.knowledge_base).await?;
-    let document = lock_document(tx, knowledge_base, &request.source, began).await?;
+    let Some(document) = lock_document(tx, knowledge_base, &request.source, began.map(|(id, _)| id)).await? else {
+        return refuse(tx, request, fence, IngestError::DeletedMeanwhile).await;
+    };
+    // A late retry of an older request does not undo what was sent after it.
+    let superseded = began.is_some_and(|(_, revision)| revision < document.latest_revision);
     let claimed = match staged(tx, document.id).await? {
         Some(staged) if staged.lease_s > 0.0 => {
-            return Err(IngestError::Busy { retry_after: Duration::from_secs_f64(staged.lease_s) });
+            return Err(IngestError::Busy { retry_after: Duration::from_secs_f64(staged.lease_s).min(LOOK_AGAIN) });
         }
         Some(staged) if staged.same_content(&request.source) => {
             let lease = take_over(tx, document.id, knowledge_base, staged.number, fence, lease).await?;
             describe(tx, lease, &request.source).await?;
             if staged.has_chunks { Claimed::Resumed(lease) } else { Claimed::Begun(lease) }
         }
+        Some(_) if superseded => return refuse(tx, request, fence, IngestError::Superseded).await,
         Some(staged) => {
             // Its text was replaced before it was complete: the newer one counts.
             discard(tx, document.id, staged.number).await?;
@@ -92,17 +105,34 @@ async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Re
         None if unchanged(tx, &document, &request.source).await? => {
             let view = documents::get(tx, document.id).await?.ok_or(IngestError::NoDocument)?;
             let answer = view.answer(super::status(false))?;
-            if let Some(key) = &request.key {
+            if let Some((key, revision)) = request.key.as_ref().zip(view.revision) {
+                key.began(tx, document.id, revision).await?;
                 key.finish(tx, fence, &answer).await?;
             }
             return Ok(Claimed::Unchanged(answer));
         }
+        None if superseded => return refuse(tx, request, fence, IngestError::Superseded).await,
         None => Claimed::Begun(open(tx, &document, knowledge_base, &request.source, fence, lease).await?),
     };
     if let (Some(key), Claimed::Begun(lease) | Claimed::Resumed(lease)) = (&request.key, &claimed) {
         key.began(tx, lease.document, lease.revision).await?;
     }
     Ok(claimed)
+}
+
+/// A refusal that is final: the key keeps it.
+async fn refuse(
+    tx: &Transaction<'_>,
+    request: &Request,
+    fence: i64,
+    error: IngestError,
+) -> Result<Claimed, IngestError> {
+    let problem = error.into();
+    let refusal = StoredResponse::refusal(&problem, &request.request_id);
+    if let Some((key, refusal)) = request.key.as_ref().zip(refusal.as_ref()) {
+        key.finish(tx, fence, refusal).await?;
+    }
+    Ok(Claimed::Refused(problem))
 }
 
 /// Takes over one staged revision that nobody works on and whose pause is over: for the sweeper. `None` when there is none.
@@ -116,15 +146,16 @@ pub async fn take_over_expired(app: &App, deadline: Deadline) -> Result<Option<L
             let row = tx
                 .query_typed_opt(
                     "-- saga::take_over_expired
-                    UPDATE document_revisions r
-                    SET fence = nextval('fencing_tokens'), attempt = r.attempt + 1,
-                        lease_expires_at = now() + make_interval(secs => $1)
-                    FROM (
+                    WITH due AS MATERIALIZED (
                         SELECT document_id, number FROM document_revisions
                         WHERE state = 'staged' AND chunks_total IS NOT NULL
                             AND lease_expires_at <= now() AND next_attempt_at <= now()
                         ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
-                    ) due, documents d
+                    )
+                    UPDATE document_revisions r
+                    SET fence = nextval('fencing_tokens'), attempt = r.attempt + 1,
+                        lease_expires_at = now() + make_interval(secs => $1)
+                    FROM due, documents d
                     WHERE r.document_id = due.document_id AND r.number = due.number AND d.id = r.document_id
                     RETURNING r.document_id, d.knowledge_base_id, r.number, r.fence, r.attempt",
                     &[(&lease_s, Type::FLOAT8)],
@@ -136,18 +167,22 @@ pub async fn take_over_expired(app: &App, deadline: Deadline) -> Result<Option<L
         .await
 }
 
-/// The knowledge base that the caller may write to: the one that is named, or the personal one.
+/// The knowledge base that the caller may write to: the one that is named, or the personal one. It can not be deleted
+/// before the transaction ends.
 async fn writable(
     tx: &Transaction<'_>,
     caller: UserId,
     wanted: Option<KnowledgeBaseId>,
 ) -> Result<KnowledgeBaseId, IngestError> {
-    let memberships = knowledge_bases::list_memberships(tx, caller).await?;
-    let found = memberships.iter().find(|m| wanted.map_or(m.personal, |wanted| m.id == wanted));
-    match found.ok_or(IngestError::NoKnowledgeBase)? {
+    match knowledge_bases::hold(tx, caller, wanted).await?.ok_or(IngestError::NoKnowledgeBase)? {
         m if m.role >= Role::Editor => Ok(m.id),
         _ => Err(IngestError::ReadOnly),
     }
+}
+
+/// The attributes that the request brings, if it brings any.
+fn attributes(source: &Source) -> Option<Value> {
+    source.attributes.clone().map(Value::Object)
 }
 
 struct LockedDocument {
@@ -156,40 +191,41 @@ struct LockedDocument {
     latest_revision: i32,
 }
 
-/// Finds or creates the document, and keeps all others off it until the transaction ends.
+/// Finds or creates the document, and keeps all others off it until the transaction ends. `None`: it was deleted.
 async fn lock_document(
     tx: &Transaction<'_>,
     knowledge_base: KnowledgeBaseId,
     source: &Source,
     began: Option<DocumentId>,
-) -> Result<LockedDocument, IngestError> {
-    // A key that had begun a document does not bring it back once it was deleted.
-    if began.is_none() {
-        tx.execute_typed(
-            "-- documents::insert
-            INSERT INTO documents (id, knowledge_base_id, source_uri, title, attributes) VALUES ($1, $2, $3, $4, $5)
-            ON CONFLICT ON CONSTRAINT documents_source_unique DO NOTHING",
+) -> Result<Option<LockedDocument>, IngestError> {
+    let title = source.title.as_ref().map(shared::domain::Title::as_str);
+    let row = if let Some(began) = began {
+        // A key that had begun a document does not bring it back once it was deleted.
+        tx.query_typed_opt(
+            "-- documents::lock
+            SELECT id, active_revision, latest_revision FROM documents WHERE id = $1 FOR NO KEY UPDATE",
+            &[(&began.0, Type::UUID)],
+        )
+        .await
+    } else {
+        // The update changes nothing; it locks the row and returns it, in the same statement that finds no row to insert
+        // beside: between two, a deletion could come.
+        tx.query_typed_opt(
+            "-- documents::insert_or_lock
+            INSERT INTO documents (id, knowledge_base_id, source_uri, title, attributes)
+            VALUES ($1, $2, $3, $4, COALESCE($5, '{}'))
+            ON CONFLICT ON CONSTRAINT documents_source_unique DO UPDATE SET source_uri = EXCLUDED.source_uri
+            RETURNING id, active_revision, latest_revision",
             &[
                 (&DocumentId::draw().0, Type::UUID),
                 (&knowledge_base.0, Type::UUID),
                 (&source.source_uri.as_str(), Type::TEXT),
-                (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
-                (&Value::Object(source.attributes.clone()), Type::JSONB),
+                (&title, Type::TEXT),
+                (&attributes(source), Type::JSONB),
             ],
         )
         .await
-        .map_err(DbError::from)?;
-    }
-    let row = tx
-        .query_typed_opt(
-            "-- documents::lock
-            SELECT id, active_revision, latest_revision FROM documents
-            WHERE knowledge_base_id = $1 AND source_uri = $2 FOR UPDATE",
-            &[(&knowledge_base.0, Type::UUID), (&source.source_uri.as_str(), Type::TEXT)],
-        )
-        .await
-        .map_err(DbError::from)?
-        .ok_or(IngestError::DeletedMeanwhile)?;
+    };
     let read = |row: &Row| -> Result<LockedDocument, tokio_postgres::Error> {
         Ok(LockedDocument {
             id: DocumentId(row.try_get("id")?),
@@ -197,19 +233,16 @@ async fn lock_document(
             latest_revision: row.try_get("latest_revision")?,
         })
     };
-    let document = read(&row).map_err(DbError::from)?;
-    if began.is_some_and(|began| began != document.id) {
-        return Err(IngestError::DeletedMeanwhile);
-    }
-    Ok(document)
+    let row = row.map_err(DbError::from)?;
+    Ok(row.as_ref().map(read).transpose().map_err(DbError::from)?)
 }
 
-struct Staged {
-    number: i32,
+pub(super) struct Staged {
+    pub(super) number: i32,
     content_hash: Vec<u8>,
     media_type: String,
-    has_chunks: bool,
-    lease_s: f64,
+    pub(super) has_chunks: bool,
+    pub(super) lease_s: f64,
 }
 
 impl Staged {
@@ -218,7 +251,7 @@ impl Staged {
     }
 }
 
-async fn staged(tx: &Transaction<'_>, document: DocumentId) -> Result<Option<Staged>, DbError> {
+pub(super) async fn staged(tx: &Transaction<'_>, document: DocumentId) -> Result<Option<Staged>, DbError> {
     let row = tx
         .query_typed_opt(
             "-- revisions::staged
@@ -248,12 +281,12 @@ async fn unchanged(tx: &Transaction<'_>, document: &LockedDocument, source: &Sou
         .execute_typed(
             "-- revisions::redescribe
             WITH same AS (
-                UPDATE document_revisions SET title = COALESCE($5, title), attributes = $6
+                UPDATE document_revisions SET title = COALESCE($5, title), attributes = COALESCE($6, attributes)
                 WHERE document_id = $1 AND number = $2 AND content_hash = $3 AND media_type = $4
-                RETURNING title
+                RETURNING title, attributes
             )
-            UPDATE documents d SET title = same.title, attributes = $6,
-                updated_at = CASE WHEN d.title IS NOT DISTINCT FROM same.title AND d.attributes = $6
+            UPDATE documents d SET title = same.title, attributes = same.attributes,
+                updated_at = CASE WHEN d.title IS NOT DISTINCT FROM same.title AND d.attributes = same.attributes
                     THEN d.updated_at ELSE now() END
             FROM same WHERE d.id = $1",
             &[
@@ -262,7 +295,7 @@ async fn unchanged(tx: &Transaction<'_>, document: &LockedDocument, source: &Sou
                 (&source.content_hash.0.as_slice(), Type::BYTEA),
                 (&source.format.media_type(), Type::TEXT),
                 (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
-                (&Value::Object(source.attributes.clone()), Type::JSONB),
+                (&attributes(source), Type::JSONB),
             ],
         )
         .await?;
@@ -285,13 +318,13 @@ async fn open(
         WITH document AS (UPDATE documents SET latest_revision = $2 WHERE id = $1)
         INSERT INTO document_revisions (document_id, number, state, title, media_type, attributes, content_hash,
             size_bytes, fence, lease_expires_at)
-        VALUES ($1, $2, 'staged', $3, $4, $5, $6, $7, $8, now() + make_interval(secs => $9))",
+        VALUES ($1, $2, 'staged', $3, $4, COALESCE($5, (SELECT attributes FROM documents WHERE id = $1)), $6, $7, $8, now() + make_interval(secs => $9))",
         &[
             (&document.id.0, Type::UUID),
             (&number, Type::INT4),
             (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
             (&source.format.media_type(), Type::TEXT),
-            (&Value::Object(source.attributes.clone()), Type::JSONB),
+            (&attributes(source), Type::JSONB),
             (&source.content_hash.0.as_slice(), Type::BYTEA),
             (&size_bytes, Type::INT8),
             (&fence, Type::INT8),
@@ -304,7 +337,7 @@ async fn open(
 }
 
 /// Takes over a staged revision whose lease has run out: from here on its former holder's writes change nothing.
-async fn take_over(
+pub(super) async fn take_over(
     tx: &Transaction<'_>,
     document: DocumentId,
     knowledge_base: KnowledgeBaseId,
@@ -335,13 +368,13 @@ async fn take_over(
 async fn describe(tx: &Transaction<'_>, lease: Lease, source: &Source) -> Result<(), DbError> {
     tx.execute_typed(
         "-- revisions::describe
-        UPDATE document_revisions SET title = COALESCE($3, title), attributes = $4
+        UPDATE document_revisions SET title = COALESCE($3, title), attributes = COALESCE($4, attributes)
         WHERE document_id = $1 AND number = $2",
         &[
             (&lease.document.0, Type::UUID),
             (&lease.revision, Type::INT4),
             (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
-            (&Value::Object(source.attributes.clone()), Type::JSONB),
+            (&attributes(source), Type::JSONB),
         ],
     )
     .await?;

@@ -46,14 +46,15 @@ async fn clean_page(
     after: Uuid,
     deadline: Deadline,
 ) -> Result<Option<Uuid>, IngestError> {
-    let ids = app
+    let points = app
         .db
         .transaction("read retired points", async move |tx| {
             let rows = match document {
                 Some(document) => {
                     tx.query_typed(
                         "-- retired_points::of_document
-                        SELECT chunk_id FROM retired_points WHERE document_id = $1 AND chunk_id > $2
+                        SELECT chunk_id, due_at <= now() AS due FROM retired_points
+                        WHERE document_id = $1 AND chunk_id > $2
                         ORDER BY chunk_id LIMIT $3",
                         &[(&document.0, Type::UUID), (&after, Type::UUID), (&PAGE, Type::INT8)],
                     )
@@ -62,26 +63,31 @@ async fn clean_page(
                 None => {
                     tx.query_typed(
                         "-- retired_points::due
-                        SELECT chunk_id FROM retired_points WHERE due_at <= now() ORDER BY due_at LIMIT $1",
+                        SELECT chunk_id, true AS due FROM retired_points WHERE due_at <= now() ORDER BY due_at LIMIT $1",
                         &[(&PAGE, Type::INT8)],
                     )
                     .await?
                 }
             };
-            rows.iter().map(|row| Ok(ChunkId(row.try_get("chunk_id")?))).collect::<Result<Vec<_>, DbError>>()
+            rows.iter()
+                .map(|row| Ok((ChunkId(row.try_get("chunk_id")?), row.try_get("due")?)))
+                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()
         })
         .await?;
-    let Some(last) = ids.last().copied() else { return Ok(None) };
+    let Some((last, _)) = points.last().copied() else { return Ok(None) };
+    let ids: Vec<ChunkId> = points.iter().map(|(id, _)| *id).collect();
+    // What was not due when it was read stays on the list, even if it is due by now: a late write may have brought it back
+    // after the removal below.
+    let due: Vec<Uuid> = points.iter().filter(|(_, due)| *due).map(|(id, _)| id.0).collect();
     reached(failpoint::CLEAN_BEFORE_DELETE);
     app.index.delete(&ids, deadline).await?;
     reached(failpoint::CLEAN_DELETED);
     app.db
         .transaction("forget retired points", async move |tx| {
-            let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
             tx.execute_typed(
                 "-- retired_points::delete
-            DELETE FROM retired_points WHERE chunk_id = ANY($1) AND due_at <= now()",
-                &[(&ids, Type::UUID_ARRAY)],
+                DELETE FROM retired_points WHERE chunk_id = ANY($1)",
+                &[(&due, Type::UUID_ARRAY)],
             )
             .await?;
             Ok::<_, DbError>(())

@@ -5,8 +5,7 @@ use shared::{
     App,
     db::DbError,
     deadline::{Deadline, backoff_pause},
-    domain::ChunkId,
-    embed::EmbedError,
+    domain::{ChunkId, DocumentId, KnowledgeBaseId},
     sparse,
     vectors::{IndexError, Point},
 };
@@ -38,7 +37,7 @@ pub(super) enum Progress {
 }
 
 /// A chunk that is still to be embedded.
-pub(super) struct Pending {
+pub(crate) struct Pending {
     id: ChunkId,
     ordinal: i32,
     input: String,
@@ -46,7 +45,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Of a row with `id`, `ordinal`, `text` and `heading_path`.
-    pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, DbError> {
         let path: Vec<String> = row.try_get("heading_path")?;
         Ok(Self {
             id: ChunkId(row.try_get("id")?),
@@ -65,26 +64,24 @@ pub(super) async fn embed(app: &App, lease: Lease, deadline: Deadline) -> Result
         let next = async {
             let pending = pending(app, lease, through).await?;
             let last = pending.last().map(|chunk| chunk.ordinal);
-            let points = if deadline.passed() { Vec::new() } else { points(app, lease, pending, deadline).await? };
+            let (knowledge_base, document) = (lease.knowledge_base, lease.document);
+            let points = if deadline.passed() {
+                Vec::new()
+            } else {
+                points(app, knowledge_base, document, pending, deadline).await?
+            };
             Ok::<_, IngestError>((last, points))
         };
         let write = write(app, lease, std::mem::take(&mut embedded), deadline);
         let (next, written) = tokio::join!(next, write);
         // What was written counts, even when the next batch failed.
         match (written, next) {
-            (Err(error), _) | (Ok(()), Err(error)) if out_of_time(&error, deadline) => return Ok(Progress::OutOfTime),
             (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
             (Ok(()), Ok((None, _))) => return Ok(Progress::Done),
             (Ok(()), Ok((Some(_), points))) if points.is_empty() => return Ok(Progress::OutOfTime),
             (Ok(()), Ok((Some(last), points))) => (through, embedded) = (last, points),
         }
     }
-}
-
-/// The invocation's end is no fault of anybody's.
-fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
-    deadline.passed()
-        && matches!(error, IngestError::Embed(EmbedError::Timeout) | IngestError::Index(IndexError::Timeout))
 }
 
 /// The next chunks without points, beyond `through` and beyond the committed progress.
@@ -114,10 +111,11 @@ async fn pending(app: &App, lease: Lease, through: i32) -> Result<Vec<Pending>, 
         .await
 }
 
-/// The points of these chunks, each with its ordinal.
-pub(super) async fn points(
+/// The points of these chunks of one document, each with its ordinal.
+pub(crate) async fn points(
     app: &App,
-    lease: Lease,
+    knowledge_base: KnowledgeBaseId,
+    document: DocumentId,
     pending: Vec<Pending>,
     deadline: Deadline,
 ) -> Result<Vec<(i32, Point)>, IngestError> {
@@ -130,13 +128,7 @@ pub(super) async fn points(
         .into_iter()
         .zip(vectors)
         .map(|(chunk, dense)| {
-            let point = Point {
-                id: chunk.id,
-                knowledge_base: lease.knowledge_base,
-                document: lease.document,
-                dense,
-                sparse: sparse::passage(&chunk.input),
-            };
+            let point = Point { id: chunk.id, knowledge_base, document, dense, sparse: sparse::passage(&chunk.input) };
             (chunk.ordinal, point)
         })
         .collect())
@@ -175,7 +167,7 @@ async fn write(app: &App, lease: Lease, batch: Vec<(i32, Point)>, deadline: Dead
 }
 
 /// Writes points, again while that may help and there is time.
-pub(super) async fn upsert(app: &App, points: Vec<Point>, deadline: Deadline) -> Result<(), IngestError> {
+pub(crate) async fn upsert(app: &App, points: Vec<Point>, deadline: Deadline) -> Result<(), IngestError> {
     let mut attempt = 1;
     loop {
         let Err(error) = app.index.upsert(points.clone(), deadline).await else { return Ok(()) };
@@ -188,6 +180,10 @@ pub(super) async fn upsert(app: &App, points: Vec<Point>, deadline: Deadline) ->
         }
         tracing::warn!(index.attempt = attempt, error = %shared::problem::Causes(&error), "upsert tried again");
         tokio::time::sleep(pause).await;
+        if matches!(error, IndexError::Missing) {
+            // The index was lost while this container was warm.
+            app.index.ensure(deadline).await?;
+        }
         attempt += 1;
     }
 }

@@ -9,15 +9,18 @@
 //! | verify | counts the revision's points in Qdrant | reads, and writes only what is missing |
 //! | activate | makes the revision the one that queries see | one transaction, guarded by the fence |
 //! | clean | removes retired points by id | ids are never used again |
+//!
+//! Rows are locked in one order everywhere: idempotency keys, then the document, then its revision.
 
 mod activate;
 mod claim;
 mod clean;
 mod embed;
+mod resume;
 mod stage;
 mod verify;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use shared::{
@@ -25,19 +28,24 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{DocumentId, KnowledgeBaseId},
+    embed::EmbedError,
+    problem::Causes,
+    vectors::IndexError,
 };
 use tokio_postgres::{Transaction, types::Type};
 
+pub(crate) use self::embed::{Pending, points, upsert};
 pub use self::{
-    claim::{Claimed, Request, claim, draw_fence, take_over_expired},
+    claim::{Claimed, LOOK_AGAIN, Request, claim, draw_fence, take_over_expired},
     clean::{clean_document, clean_due},
+    resume::{Resumed, resume},
 };
 use crate::{
     chunk::Chunk,
     documents::{self, DocumentView},
     error::IngestError,
     extract::ExtractError,
-    idempotency::{self, KeyedRequest, StoredResponse},
+    idempotency::{self, StoredResponse},
     request::Source,
 };
 
@@ -97,7 +105,7 @@ pub enum Outcome {
 }
 
 /// Works on a staged revision until it is active, or the time is over. `source` is needed as long as the chunks are
-/// not staged; `key` is the one that this request came with.
+/// not staged.
 ///
 /// # Errors
 /// See [`IngestError`]. What can not be read is given up, all else is left for whoever comes next.
@@ -105,23 +113,49 @@ pub async fn run(
     app: &App,
     lease: Lease,
     source: Option<&Source>,
-    key: Option<&KeyedRequest>,
     request_id: &str,
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
-    let result = steps(app, lease, source, deadline.minus(RELEASE_MARGIN)).await;
+    let work_deadline = deadline.minus(RELEASE_MARGIN);
+    let mut result = steps(app, lease, source, work_deadline).await;
+    if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
+        // The invocation's end is no fault of anybody's.
+        result = documents::require(app, lease.document).await.map(|view| Outcome::Paused(Box::new(view)));
+    }
     match &result {
         Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
         Ok(Outcome::Paused(_)) => release(app, lease, None).await?,
-        Err(IngestError::Extract(error)) => give_up(app, lease, key, error, request_id).await?,
+        Err(IngestError::Extract(error)) => give_up(app, lease, error, request_id).await?,
         Err(error) => {
             // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
             if let Err(second) = release(app, lease, Some(retry_pause(lease.attempt))).await {
-                tracing::warn!(document.id = %lease.document, first = %error, error = %second, "lease not released");
+                tracing::warn!(document.id = %lease.document, first = %Causes(error), error = %Causes(&second), "lease not released");
             }
         }
     }
     result
+}
+
+/// Whether a call was cut by the invocation's end, once the chunks are staged and anybody can go on.
+fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
+    deadline.passed()
+        && matches!(error, IngestError::Embed(EmbedError::Timeout) | IngestError::Index(IndexError::Timeout))
+}
+
+/// [`run`], to its end also when the caller goes away: a client that closes its connection is no reason to leave a
+/// lease behind that nobody uses.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_detached(
+    app: App,
+    lease: Lease,
+    source: Option<Arc<Source>>,
+    request_id: String,
+    deadline: Deadline,
+) -> Result<Outcome, IngestError> {
+    let work = async move { run(&app, lease, source.as_deref(), &request_id, deadline).await };
+    tokio::spawn(work).await.map_err(IngestError::Panicked)?
 }
 
 async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
@@ -133,7 +167,7 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
         tracing::debug!(document.id = %lease.document, document.revision = lease.revision, saga.step = ?step, "step");
         step = match (step, source) {
             (Step::Claim | Step::Extract, Some(source)) => {
-                (chunks, title) = stage::chunks(app, source).await?;
+                (chunks, title) = stage::chunks(app, source, deadline).await?;
                 Step::Stage
             }
             (Step::Stage, _) => {
@@ -157,7 +191,7 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
             (Step::Clean, _) => {
                 // The answer stands whatever happens here: what is left is on the list of retired points.
                 if let Err(error) = clean_document(app, lease.document, deadline).await {
-                    tracing::warn!(document.id = %lease.document, %error, "retired points are left to the sweeper");
+                    tracing::warn!(document.id = %lease.document, error = %Causes(&error), "retired points are left to the sweeper");
                 }
                 return answer.map(Outcome::Active).ok_or(IngestError::Fenced);
             }
@@ -165,7 +199,8 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
     }
 }
 
-/// Proves, inside a transaction, that the lease is still held, and keeps it from being taken over until the end.
+/// Proves, inside a transaction, that the lease is still held, and keeps it from being taken over until the end. The
+/// document's row is locked first, as claims and deletions do: else each would wait for what the other holds.
 ///
 /// # Errors
 /// [`IngestError::Fenced`] when it is not.
@@ -173,8 +208,9 @@ pub(crate) async fn hold(tx: &Transaction<'_>, lease: Lease) -> Result<(), Inges
     let row = tx
         .query_typed_opt(
             "-- saga::hold
-            SELECT FROM document_revisions
-            WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged' FOR UPDATE",
+            SELECT FROM documents d JOIN document_revisions r ON r.document_id = d.id
+            WHERE d.id = $1 AND r.number = $2 AND r.fence = $3 AND r.state = 'staged'
+            FOR NO KEY UPDATE OF d FOR UPDATE OF r",
             &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
         )
         .await
@@ -188,6 +224,7 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
     let pause_s = pause.unwrap_or_default().as_secs_f64();
     app.db
         .transaction("release lease", async move |tx| {
+            idempotency::release_ingestion(tx, lease.document, lease.fence).await?;
             tx.execute_typed(
                 "-- saga::release
                 UPDATE document_revisions
@@ -203,30 +240,23 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
                 ],
             )
             .await?;
-            idempotency::release_ingestion(tx, lease.document, lease.fence).await
+            Ok(())
         })
         .await
 }
 
 /// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal.
-async fn give_up(
-    app: &App,
-    lease: Lease,
-    key: Option<&KeyedRequest>,
-    error: &ExtractError,
-    request_id: &str,
-) -> Result<(), IngestError> {
+async fn give_up(app: &App, lease: Lease, error: &ExtractError, request_id: &str) -> Result<(), IngestError> {
     let refusal = StoredResponse::refusal(&IngestError::Extract(error.clone()).into(), request_id);
-    let key = key.cloned();
     app.db
         .transaction("give up revision", async move |tx| {
+            idempotency::lock_ingestion(tx, lease.document, lease.revision).await?;
             hold(tx, lease).await?;
-            claim::discard(tx, lease.document, lease.revision).await?;
-            documents::delete_if_empty(tx, lease.document).await?;
-            if let (Some(key), Some(refusal)) = (&key, &refusal) {
-                key.finish(tx, lease.fence, refusal).await?;
+            if let Some(refusal) = &refusal {
+                idempotency::finish_ingestion(tx, lease.document, lease.revision, refusal).await?;
             }
-            Ok(())
+            claim::discard(tx, lease.document, lease.revision).await?;
+            Ok(documents::delete_if_empty(tx, lease.document).await?)
         })
         .await
 }

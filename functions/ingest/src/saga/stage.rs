@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
-use shared::{App, db::DbError, domain::ChunkId};
+use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
@@ -27,7 +27,11 @@ const ROWS_PER_INSERT: usize = 500;
 const PATH_SEPARATOR: &str = "\u{1f}";
 
 /// Reads and cuts. Pure, and off the async threads: a large document takes a second.
-pub(super) async fn chunks(app: &App, source: &Source) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
+pub(super) async fn chunks(
+    app: &App,
+    source: &Source,
+    deadline: Deadline,
+) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
     let (bytes, format, embedder) = (source.bytes.clone(), source.format, app.embedder.clone());
     let work = move || {
         let extracted = extract::extract(&bytes, format)?;
@@ -35,11 +39,14 @@ pub(super) async fn chunks(app: &App, source: &Source) -> Result<(Vec<Chunk>, Op
         let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
         Ok((chunks, extracted.title))
     };
-    tokio::task::spawn_blocking(work).await.map_err(IngestError::Parser)?
+    match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
+        Ok(done) => done.map_err(IngestError::Panicked)?,
+        Err(_) => Err(IngestError::OutOfTime),
+    }
 }
 
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
-/// vector; the others get a new one, committed here before any point is written. Repeated, it finds them staged.
+/// vector; the others get a new one, committed here before any point is written. Whoever takes the work over finds them staged and goes on behind this step.
 pub(super) async fn stage(
     app: &App,
     lease: Lease,

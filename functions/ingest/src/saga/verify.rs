@@ -51,7 +51,11 @@ async fn repair(app: &App, lease: Lease, ids: &[ChunkId], deadline: Deadline) ->
     tracing::warn!(document.id = %lease.document, missing = missing.len(), "points were missing and are written again");
     for batch in missing.chunks(REPAIR_BATCH) {
         let pending = by_id(app, lease, batch.to_vec()).await?;
-        let points = points(app, lease, pending, deadline).await?;
+        if pending.is_empty() {
+            // The revision was deleted or discarded meanwhile.
+            return Err(IngestError::Fenced);
+        }
+        let points = points(app, lease.knowledge_base, lease.document, pending, deadline).await?;
         upsert(app, points.into_iter().map(|(_, point)| point).collect(), deadline).await?;
     }
     Ok(())

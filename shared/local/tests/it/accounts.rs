@@ -307,8 +307,9 @@ async fn a_body_that_is_not_json_is_refused() {
     ] {
         assert_eq!(send("application/json", body).await.problem(400), "invalid_request");
     }
-    for body in [&b"null"[..], b"7", b"\"email\""] {
-        assert_eq!(send("application/json", body).await.problem(400), "invalid_field");
+    // An array's members would be taken for fields by their position.
+    for body in [&b"null"[..], b"7", b"\"email\"", b"[\"ann@example.com\", \"a quiet harbour\"]"] {
+        assert_eq!(send("application/json", body).await.problem(400), "invalid_request");
     }
     let twice = format!(r#"{{"email":"ann@example.com","email":"bob@example.com","password":"{PASSWORD}"}}"#);
     assert_eq!(send("application/json", twice.as_bytes()).await.problem(400), "invalid_field");

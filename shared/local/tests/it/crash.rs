@@ -109,11 +109,12 @@ impl Case {
         let position = |wanted| POINTS.iter().position(|point| *point == wanted);
         let answered = position(self.point) >= position(failpoint::ACTIVATE_COMMITTED);
         let deleted = self.meanwhile == Meanwhile::Deleted;
-        if deleted && !answered && self.point != failpoint::CLAIM_BEFORE {
+        if deleted && self.point != failpoint::CLAIM_BEFORE {
+            // Also when it had been answered: the answer showed the document, and went with it.
             assert_eq!(reply.problem(409), "superseded");
             return;
         }
-        let created = self.change == Change::New || (deleted && !answered);
+        let created = self.change == Change::New || deleted;
         assert_eq!(reply.status, if created { 201 } else { 200 }, "{}", reply.json);
         assert_eq!(reply.json["state"], "active");
         let finished_by_key = self.finisher == Finisher::SameKey && !answered;

@@ -38,6 +38,11 @@ impl GatedEmbedder {
         self.open.send_replace(true);
     }
 
+    /// Holds back again, from now on.
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
     /// Returns when somebody stands at the gate.
     pub async fn reached(&self) {
         self.reached.subscribe().wait_for(|reached| *reached).await.unwrap();

@@ -215,6 +215,11 @@ async fn title_and_attributes_change_without_embedding_anything() {
     let reply = send(&app, &user, "k2", &body).await.expect(200);
     assert_eq!((&reply.json["title"], &reply.json["attributes"]), (&json!("New"), &json!({ "n": 2 })));
     assert_eq!((reply.json["revision"].as_i64(), app.embedded.passages()), (Some(1), embedded));
+    // What is not given stays as it is, with the same text and with another.
+    for (key, text) in [("k3", "Same text."), ("k4", "Other text.")] {
+        let reply = send(&app, &user, key, &json!({ "text": text, "source_uri": "a" })).await.expect(200);
+        assert_eq!((&reply.json["title"], &reply.json["attributes"]), (&json!("New"), &json!({ "n": 2 })), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -350,7 +355,7 @@ async fn an_ingestion_in_flight_does_not_bring_a_deleted_document_back() {
     let path = format!("/documents/{}", list.json["items"][0]["id"].as_str().unwrap());
     app.call(Method::DELETE, &path, Some(&user.token), None).await.expect(204);
     gate.open();
-    assert_eq!(sending.await.unwrap().problem(409), "superseded");
+    assert_eq!(sending.await.unwrap().problem(409), "lease_lost");
     app.call(Method::GET, &path, Some(&user.token), None).await.expect(404);
     app.assert_consistent().await;
     // The late point is on the list until nobody can be writing it any more, and goes then.

@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod audit;
 mod crash;
 mod faults;
 mod function;

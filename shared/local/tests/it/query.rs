@@ -293,7 +293,8 @@ async fn the_index_holds_link_keys_and_nothing_else() {
 async fn what_others_index_does_not_change_scores() {
     let app = TestApp::with(|parts| parts.embedder = Arc::new(HashEmbedder::default())).await;
     let (ann, bob) = (app.register("ann").await, app.register("bob").await);
-    for (n, text) in ["The merger with Initech is near.", "The weather is near.", "Nothing happens."].iter().enumerate() {
+    for (n, text) in ["The merger with Initech is near.", "The weather is near.", "Nothing happens."].iter().enumerate()
+    {
         let body = json!({ "text": text, "source_uri": format!("a/{n}") });
         app.call(Method::POST, "/documents", Some(&ann.token), Some(body)).await.expect(201);
     }

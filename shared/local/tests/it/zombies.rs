@@ -76,7 +76,7 @@ async fn frozen_at_any_point_and_overtaken_by_the_same_key_it_changes_nothing() 
         let mut frozen = Frozen::at(point, change).await;
         let done = send(&frozen.app, &frozen.user, "key", &change.after()).await;
         assert!(done.status.is_success(), "{point} {}", done.json);
-        assert_eq!(frozen.thaw().await.problem(409), "superseded", "{point} {change:?}");
+        assert_eq!(frozen.thaw().await.problem(409), "lease_lost", "{point} {change:?}");
         let Frozen { app, user, .. } = &frozen;
         assert_readers_see_the_active_revision(app, user).await;
         assert_nothing_is_left_but(app, 1).await;
@@ -93,7 +93,7 @@ async fn frozen_at_any_point_it_does_not_meddle_with_the_one_that_overtook_it_an
         let client = second.client(&frozen.user);
         let answer = tokio::spawn(async move { client.send("key", &change.after()).await.expect("it lives") });
         second.reached(failpoint::CLAIM_COMMITTED).await;
-        assert_eq!(frozen.thaw().await.problem(409), "superseded", "{point} {change:?}");
+        assert_eq!(frozen.thaw().await.problem(409), "lease_lost", "{point} {change:?}");
         assert_readers_see_the_active_revision(&frozen.app, &frozen.user).await;
         second.go_on().await;
         let done = answer.await.unwrap();
@@ -113,7 +113,7 @@ async fn frozen_at_any_point_and_overtaken_by_another_text_it_changes_nothing() 
         let other = Change::Changed.after();
         let done = send(&frozen.app, &frozen.user, "other", &other).await;
         assert!(done.status.is_success(), "{point} {}", done.json);
-        assert_eq!(frozen.thaw().await.problem(409), "superseded", "{point} {change:?}");
+        assert_eq!(frozen.thaw().await.problem(409), "lease_lost", "{point} {change:?}");
         let Frozen { app, user, .. } = &frozen;
         assert_readers_see_the_active_revision(app, user).await;
         // What it may have written meanwhile is on the list of retired points, and goes.
@@ -130,7 +130,7 @@ async fn frozen_at_any_point_it_does_not_bring_back_what_was_deleted() {
         let mut frozen = Frozen::at(point, change).await;
         let path = path(&frozen.app, &frozen.user).await.unwrap();
         frozen.app.call(http::Method::DELETE, &path, Some(&frozen.user.token), None).await.expect(204);
-        assert_eq!(frozen.thaw().await.problem(409), "superseded", "{point} {change:?}");
+        assert_eq!(frozen.thaw().await.problem(409), "lease_lost", "{point} {change:?}");
         let Frozen { app, user, .. } = &frozen;
         assert_readers_see_the_active_revision(app, user).await;
         assert_nothing_is_left_but(app, 0).await;

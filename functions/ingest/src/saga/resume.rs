@@ -1,0 +1,60 @@
+//! Going on with an ingestion because somebody asks, instead of waiting for the sweeper's turn.
+
+use std::time::Duration;
+
+use shared::{
+    App,
+    deadline::Deadline,
+    domain::{DocumentId, UserId},
+};
+
+use super::{
+    Lease,
+    claim::{LEASE_MARGIN, draw_fence, staged, take_over},
+};
+use crate::{
+    documents::{self, DocumentView, State},
+    error::IngestError,
+};
+
+/// What there was to go on with.
+#[derive(Debug)]
+pub enum Resumed {
+    /// A staged revision, whose lease is now the caller's. Its chunks are stored.
+    Lease(Lease),
+    /// Nothing: the latest revision is active.
+    Active(Box<DocumentView>),
+}
+
+/// Takes over a document's staged revision, if nobody works on it, however long its pause would still be.
+///
+/// # Errors
+/// [`IngestError::Busy`] while somebody works on it, [`IngestError::NotResumable`] when the client must send the document
+/// again; else see [`IngestError`].
+pub async fn resume(app: &App, caller: UserId, id: DocumentId, deadline: Deadline) -> Result<Resumed, IngestError> {
+    let lease = deadline.remaining() + LEASE_MARGIN;
+    app.db
+        .transaction("resume ingestion", async move |tx| {
+            let knowledge_base = documents::lock_for_change(tx, caller, id).await?;
+            match staged(tx, id).await? {
+                Some(staged) if staged.lease_s > 0.0 => {
+                    Err(IngestError::Busy { retry_after: Duration::from_secs_f64(staged.lease_s) })
+                }
+                Some(staged) if staged.has_chunks => {
+                    let fence = draw_fence(tx).await?;
+                    Ok(Resumed::Lease(take_over(tx, id, knowledge_base, staged.number, fence, lease).await?))
+                }
+                Some(_) => Err(IngestError::NotResumable { failure: None }),
+                None => {
+                    let view = documents::get(tx, id).await?.ok_or(IngestError::NoDocument)?;
+                    match view.ingestion.state {
+                        State::Active => Ok(Resumed::Active(Box::new(view))),
+                        State::Failed | State::Ingesting => {
+                            Err(IngestError::NotResumable { failure: view.ingestion.failure.map(|f| f.detail) })
+                        }
+                    }
+                }
+            }
+        })
+        .await
+}

@@ -1,0 +1,69 @@
+//! The sweeper: all that is done unasked, on a schedule. Its parts do not depend on each other: one that fails leaves the
+//! others their turn.
+
+use serde::{Deserialize, Serialize};
+use shared::{App, deadline::Deadline, problem::Causes};
+
+use crate::{audit, erasures, error::IngestError, idempotency, sweep, sweep::Swept};
+
+/// The part of the time that is kept for what comes after the interrupted ingestions, of which there can be any number.
+const KEPT_FOR_THE_REST: u32 = 3;
+
+/// What starts the sweeper: a schedule's event, whatever stands in it, or an operator's `{"approve": 17}`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct SweeperEvent {
+    /// The audit whose withheld removals may go on. Nothing else is done then.
+    pub approve: Option<i64>,
+}
+
+/// What was done, for the log and for whoever invoked it by hand.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Done {
+    /// Interrupted ingestions that are active now.
+    pub completed: usize,
+    /// Interrupted ingestions that need more time, or failed and will be tried again.
+    pub left: usize,
+    /// The audit that was worked on.
+    pub audit: Option<i64>,
+    /// Points whose removal was approved.
+    pub approved: u64,
+}
+
+/// Handles one event.
+///
+/// # Errors
+/// The first part's that failed, after all have had their turn; [`IngestError::NoAudit`] when there is nothing to approve.
+pub async fn sweeper(app: &App, event: SweeperEvent, deadline: Deadline) -> Result<Done, IngestError> {
+    if let Some(audit) = event.approve {
+        return Ok(Done { approved: audit::approve(app, audit, deadline).await?, ..Done::default() });
+    }
+    let rest = deadline.remaining() / KEPT_FOR_THE_REST;
+    let swept = sweep(app, deadline.minus(rest)).await;
+    let keys = idempotency::delete_expired(app, deadline).await.map_err(IngestError::from);
+    let audit = audit::run_due(app, deadline).await;
+    let erasures = erasures::complete_due(app, deadline).await;
+
+    let mut first = None;
+    let mut note = |part: &'static str, error: IngestError| {
+        tracing::warn!(sweeper.part = part, error = %Causes(&error), "a part of the sweep failed");
+        first.get_or_insert(error);
+    };
+    let Swept { completed, left } = swept.unwrap_or_else(|error| {
+        note("sweep", error);
+        Swept::default()
+    });
+    if let Err(error) = keys {
+        note("idempotency keys", error);
+    }
+    let audit = audit.unwrap_or_else(|error| {
+        note("audit", error);
+        None
+    });
+    if let Err(error) = erasures {
+        note("erasures", error);
+    }
+    match first {
+        Some(error) => Err(error),
+        None => Ok(Done { completed, left, audit: audit.map(|audit| audit.id), approved: 0 }),
+    }
+}
