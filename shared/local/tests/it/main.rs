@@ -10,6 +10,8 @@
 mod accounts;
 mod audit;
 mod crash;
+mod deletion;
+mod deletion_races;
 mod faults;
 mod function;
 mod gate;
@@ -20,6 +22,7 @@ mod postgres_faults;
 mod qdrant_faults;
 mod query;
 mod refusals;
+mod retry;
 mod sigv4;
 mod stack;
 mod world;
