@@ -20,6 +20,7 @@ mod compare;
 mod digest;
 mod ledger;
 mod orphans;
+mod record;
 mod repair;
 
 use std::time::Duration;
@@ -174,7 +175,7 @@ async fn parts(app: &App, lease: ledger::Lease, deadline: Deadline) -> Result<bo
         }
         let page = compare::page(app, lease.scope, from, deadline).await?;
         let repaired = repair::repair(app, &page.findings, deadline).await?;
-        place = ledger::record(app, lease, place, &page, &repaired).await?;
+        place = record::record(app, lease, place, &page, &repaired).await?;
     }
     orphans::decide(app, lease, deadline).await?;
     orphans::remove(app, deadline).await?;

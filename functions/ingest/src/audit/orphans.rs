@@ -28,20 +28,20 @@ const PAGE: i64 = 500;
 /// Condemns what the audit found, or withholds it: each knowledge base of which more than ten documents and more than a
 /// tenth of the points would go, and all of them if that holds for everything that was compared.
 pub(super) async fn decide(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
-    let groups = groups(app, lease).await?;
-    let too_many = |points: i64, of: u64| u64::try_from(points).unwrap_or_default().saturating_mul(SHARE) > of;
+    let total = total(app, lease).await?;
+    let all = total.documents > DOCUMENTS_MAX && {
+        let part = lease.scope.map_or(Part::Whole, Part::KnowledgeBase);
+        too_many(total.points, app.index.count_part(part, deadline).await?)
+    };
     let mut withheld = Vec::new();
-    for group in groups.iter().filter(|group| group.documents > DOCUMENTS_MAX) {
+    // What is withheld altogether needs no second reason.
+    for group in if all { Vec::new() } else { groups(app, lease).await? } {
         // A payload that names no knowledge base: they are compared to everything.
         let part = group.knowledge_base.map_or(Part::Whole, Part::KnowledgeBase);
         if too_many(group.points, app.index.count_part(part, deadline).await?) {
             withheld.push(group.knowledge_base.map_or(Uuid::nil(), |id| id.0));
         }
     }
-    let (documents, points) =
-        groups.iter().fold((0, 0), |(documents, points), group| (documents + group.documents, points + group.points));
-    let part = lease.scope.map_or(Part::Whole, Part::KnowledgeBase);
-    let all = documents > DOCUMENTS_MAX && too_many(points, app.index.count_part(part, deadline).await?);
     app.db
         .transaction("decide on orphans", async move |tx| {
             let scope = lease.scope.map(|id| id.0);
@@ -83,33 +83,60 @@ pub(super) async fn decide(app: &App, lease: Lease, deadline: Deadline) -> Resul
     Ok(())
 }
 
-/// The undecided orphans of one knowledge base.
-struct Group {
-    knowledge_base: Option<KnowledgeBaseId>,
+/// Whether so many orphans are more than their share of these points.
+fn too_many(orphans: i64, points: u64) -> bool {
+    u64::try_from(orphans).unwrap_or_default().saturating_mul(SHARE) > points
+}
+
+/// The undecided orphans of all that was compared.
+struct Total {
     documents: i64,
     points: i64,
 }
 
-async fn groups(app: &App, lease: Lease) -> Result<Vec<Group>, DbError> {
+async fn total(app: &App, lease: Lease) -> Result<Total, DbError> {
     app.db
         .transaction("count orphans", async move |tx| {
+            let row = tx
+                .query_typed_one(
+                    "-- orphaned_points::total
+                    SELECT count(DISTINCT COALESCE(document_id, chunk_id)) AS documents, count(*) AS points
+                    FROM orphaned_points
+                    WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
+                        AND ($2::uuid IS NULL OR knowledge_base_id = $2)",
+                    &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID)],
+                )
+                .await?;
+            Ok(Total { documents: row.try_get("documents")?, points: row.try_get("points")? })
+        })
+        .await
+}
+
+/// The undecided orphans of one knowledge base.
+struct Group {
+    knowledge_base: Option<KnowledgeBaseId>,
+    points: i64,
+}
+
+/// The knowledge bases with orphans of more documents than are removed unasked: at most one for each eleven orphans.
+async fn groups(app: &App, lease: Lease) -> Result<Vec<Group>, DbError> {
+    app.db
+        .transaction("count orphans of each", async move |tx| {
             let rows = tx
                 .query_typed(
                     "-- orphaned_points::groups
-                    SELECT knowledge_base_id, count(DISTINCT COALESCE(document_id, chunk_id)) AS documents,
-                        count(*) AS points
+                    SELECT knowledge_base_id, count(*) AS points
                     FROM orphaned_points
                     WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
                         AND ($2::uuid IS NULL OR knowledge_base_id = $2)
-                    GROUP BY knowledge_base_id",
-                    &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID)],
+                    GROUP BY knowledge_base_id HAVING count(DISTINCT COALESCE(document_id, chunk_id)) > $3",
+                    &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID), (&DOCUMENTS_MAX, Type::INT8)],
                 )
                 .await?;
             rows.iter()
                 .map(|row| {
                     Ok(Group {
                         knowledge_base: row.try_get::<_, Option<Uuid>>("knowledge_base_id")?.map(KnowledgeBaseId),
-                        documents: row.try_get("documents")?,
                         points: row.try_get("points")?,
                     })
                 })

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod audit;
+mod consistency;
 mod crash;
 mod deletion;
 mod deletion_races;
