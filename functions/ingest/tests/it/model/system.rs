@@ -393,7 +393,10 @@ impl Scenario {
             Variant::DeletesByFilter => Request::DeleteAllBut { document, kept: postgres.visible() },
             _ => Request::Delete(ids),
         };
-        let ids = if self.variant == Variant::ForgetsWhatWasDue { ids.and(postgres.due) } else { ids };
+        let ids = match self.variant {
+            Variant::ForgetsWhatIsDueByNow | Variant::ForgetsAtOnce => ids,
+            _ => ids.and(postgres.due),
+        };
         state.processes[index].at = At::Remove { request, ids };
     }
 
