@@ -1,6 +1,7 @@
 //! `lockstep up` as a real process: it serves, ends, is killed, and comes back with everything.
 
 use std::{
+    fmt::Write,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -239,10 +240,8 @@ async fn five_megabytes_of_markdown_are_ingested_within_512_megabytes_and_show_t
 
     let mut text = String::new();
     for n in 0.. {
-        text.push_str(&format!(
-            "## Part {n}\n\n{}\n\n",
-            format!("The key of room {n} is number{}. ", n * 7).repeat(12)
-        ));
+        let sentence = format!("The key of room {n} is number{}. ", n * 7);
+        write!(text, "## Part {n}\n\n{}\n\n", sentence.repeat(12)).unwrap();
         if text.len() >= 5 * 1_024 * 1_024 {
             break;
         }
