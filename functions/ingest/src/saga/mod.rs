@@ -17,6 +17,7 @@ mod claim;
 mod clean;
 mod embed;
 mod resume;
+mod revisions;
 mod stage;
 mod verify;
 
@@ -36,9 +37,10 @@ use tokio_postgres::{Transaction, types::Type};
 
 pub(crate) use self::embed::{Pending, points, upsert};
 pub use self::{
-    claim::{Claimed, LOOK_AGAIN, Request, claim, draw_fence, take_over_expired},
+    claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
     clean::{clean_document, clean_due},
     resume::{Resumed, resume},
+    revisions::draw_fence,
 };
 use crate::{
     chunk::Chunk,
@@ -255,7 +257,7 @@ async fn give_up(app: &App, lease: Lease, error: &ExtractError, request_id: &str
             if let Some(refusal) = &refusal {
                 idempotency::finish_ingestion(tx, lease.document, lease.revision, refusal).await?;
             }
-            claim::discard(tx, lease.document, lease.revision).await?;
+            revisions::discard(tx, lease.document, lease.revision).await?;
             Ok(documents::delete_if_empty(tx, lease.document).await?)
         })
         .await

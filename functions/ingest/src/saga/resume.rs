@@ -10,7 +10,8 @@ use shared::{
 
 use super::{
     Lease,
-    claim::{LEASE_MARGIN, draw_fence, staged, take_over},
+    claim::LEASE_MARGIN,
+    revisions::{draw_fence, staged, take_over},
 };
 use crate::{
     documents::{self, DocumentView, State},

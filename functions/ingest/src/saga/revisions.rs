@@ -1,0 +1,174 @@
+//! A revision's row, from its opening to its discarding: the statements that claims, retries and refusals share.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::{
+    db::DbError,
+    documents::IN_FLIGHT_GRACE_S,
+    domain::{DocumentId, KnowledgeBaseId},
+};
+use tokio_postgres::{Transaction, types::Type};
+
+use super::Lease;
+use crate::{error::IngestError, request::Source};
+
+/// A document whose row the transaction has locked.
+pub(super) struct LockedDocument {
+    pub(super) id: DocumentId,
+    pub(super) active_revision: Option<i32>,
+    pub(super) latest_revision: i32,
+}
+
+/// A staged revision, as a claim finds it.
+pub(super) struct Staged {
+    pub(super) number: i32,
+    content_hash: Vec<u8>,
+    media_type: String,
+    pub(super) has_chunks: bool,
+    pub(super) lease_s: f64,
+}
+
+impl Staged {
+    pub(super) fn same_content(&self, source: &Source) -> bool {
+        self.content_hash == source.content_hash.0 && self.media_type == source.format.media_type()
+    }
+}
+
+pub(super) async fn staged(tx: &Transaction<'_>, document: DocumentId) -> Result<Option<Staged>, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- revisions::staged
+            SELECT number, content_hash, media_type, chunks_total IS NOT NULL AS has_chunks,
+                extract(epoch FROM lease_expires_at - now())::float8 AS lease_s
+            FROM document_revisions WHERE document_id = $1 AND state = 'staged' FOR UPDATE",
+            &[(&document.0, Type::UUID)],
+        )
+        .await?;
+    row.map(|row| {
+        Ok(Staged {
+            number: row.try_get("number")?,
+            content_hash: row.try_get("content_hash")?,
+            media_type: row.try_get("media_type")?,
+            has_chunks: row.try_get("has_chunks")?,
+            lease_s: row.try_get("lease_s")?,
+        })
+    })
+    .transpose()
+}
+
+/// The attributes that the request brings, if it brings any.
+pub(super) fn attributes(source: &Source) -> Option<Value> {
+    source.attributes.clone().map(Value::Object)
+}
+
+/// Opens the next revision.
+pub(super) async fn open(
+    tx: &Transaction<'_>,
+    document: &LockedDocument,
+    knowledge_base: KnowledgeBaseId,
+    source: &Source,
+    fence: i64,
+    lease: Duration,
+) -> Result<Lease, IngestError> {
+    let number = document.latest_revision + 1;
+    let size_bytes = i64::try_from(source.bytes.len()).unwrap_or(i64::MAX);
+    tx.execute_typed(
+        "-- revisions::insert
+        WITH document AS (UPDATE documents SET latest_revision = $2 WHERE id = $1)
+        INSERT INTO document_revisions (document_id, number, state, title, media_type, attributes, content_hash,
+            size_bytes, fence, lease_expires_at)
+        VALUES ($1, $2, 'staged', $3, $4, COALESCE($5, (SELECT attributes FROM documents WHERE id = $1)), $6, $7, $8, now() + make_interval(secs => $9))",
+        &[
+            (&document.id.0, Type::UUID),
+            (&number, Type::INT4),
+            (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
+            (&source.format.media_type(), Type::TEXT),
+            (&attributes(source), Type::JSONB),
+            (&source.content_hash.0.as_slice(), Type::BYTEA),
+            (&size_bytes, Type::INT8),
+            (&fence, Type::INT8),
+            (&lease.as_secs_f64(), Type::FLOAT8),
+        ],
+    )
+    .await
+    .map_err(DbError::from)?;
+    Ok(Lease { document: document.id, knowledge_base, revision: number, fence, attempt: 1 })
+}
+
+/// Takes over a staged revision whose lease has run out: from here on its former holder's writes change nothing.
+pub(super) async fn take_over(
+    tx: &Transaction<'_>,
+    document: DocumentId,
+    knowledge_base: KnowledgeBaseId,
+    number: i32,
+    fence: i64,
+    lease: Duration,
+) -> Result<Lease, IngestError> {
+    let row = tx
+        .query_typed_one(
+            "-- revisions::take_over
+            UPDATE document_revisions
+            SET fence = $3, lease_expires_at = now() + make_interval(secs => $4), attempt = attempt + 1
+            WHERE document_id = $1 AND number = $2 RETURNING attempt",
+            &[
+                (&document.0, Type::UUID),
+                (&number, Type::INT4),
+                (&fence, Type::INT8),
+                (&lease.as_secs_f64(), Type::FLOAT8),
+            ],
+        )
+        .await
+        .map_err(DbError::from)?;
+    let attempt = row.try_get("attempt").map_err(DbError::from)?;
+    Ok(Lease { document, knowledge_base, revision: number, fence, attempt })
+}
+
+/// Gives a staged revision the title and attributes of the request that goes on with it.
+pub(super) async fn describe(tx: &Transaction<'_>, lease: Lease, source: &Source) -> Result<(), DbError> {
+    tx.execute_typed(
+        "-- revisions::describe
+        UPDATE document_revisions SET title = COALESCE($3, title), attributes = COALESCE($4, attributes)
+        WHERE document_id = $1 AND number = $2",
+        &[
+            (&lease.document.0, Type::UUID),
+            (&lease.revision, Type::INT4),
+            (&source.title.as_ref().map(shared::domain::Title::as_str), Type::TEXT),
+            (&attributes(source), Type::JSONB),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Removes a staged revision that will not become active. The ids that it brought in retire, and stay on the list for as
+/// long as a write of its former holder may still be under way.
+pub(super) async fn discard(tx: &Transaction<'_>, document: DocumentId, number: i32) -> Result<(), DbError> {
+    tx.execute_typed(
+        "-- revisions::discard_chunks
+        WITH gone AS (
+            DELETE FROM chunk_metadata WHERE document_id = $1 AND first_revision = $2 RETURNING id
+        )
+        INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
+        SELECT gone.id, d.knowledge_base_id, d.id, now() + make_interval(secs => $3)
+        FROM gone, documents d WHERE d.id = $1",
+        &[(&document.0, Type::UUID), (&number, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
+    )
+    .await?;
+    tx.execute_typed(
+        "-- revisions::discard
+        DELETE FROM document_revisions WHERE document_id = $1 AND number = $2 AND state = 'staged'",
+        &[(&document.0, Type::UUID), (&number, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A fencing token, higher than all before.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn draw_fence(tx: &Transaction<'_>) -> Result<i64, DbError> {
+    let row = tx.query_typed_one("-- saga::draw_fence\nSELECT nextval('fencing_tokens')", &[]).await?;
+    Ok(row.try_get(0)?)
+}
