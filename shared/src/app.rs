@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::{
     config::{Config, ConfigError, EmbeddingConfig},
     db::Db,
+    deadline::Deadline,
     embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm},
+    retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
 };
@@ -20,6 +22,8 @@ pub struct App {
     pub db: Db,
     /// Qdrant: embeddings.
     pub index: Arc<dyn VectorIndex>,
+    /// The retries that are left for Qdrant.
+    pub index_retries: RetryBudget,
     /// Text to vectors.
     pub embedder: Arc<dyn Embedder>,
     /// Checks access tokens.
@@ -36,10 +40,18 @@ impl App {
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
+            index_retries: RetryBudget::default(),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
             config: Arc::new(config),
         })
+    }
+
+    /// The same app, for work that must end by `deadline`: its calls to PostgreSQL do. Calls to Qdrant and the embedder
+    /// take a deadline each.
+    #[must_use]
+    pub fn until(&self, deadline: Deadline) -> Self {
+        Self { db: self.db.until(deadline), ..self.clone() }
     }
 }
 

@@ -119,7 +119,8 @@ impl DatabaseConfig {
             url,
             ca_file: None,
             pool_max: 8,
-            wait_timeout: Duration::from_secs(2),
+            // Longer than a transaction takes; who waits longer stands behind a crowd, and had better come back.
+            wait_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(3),
             transaction_timeout: Duration::from_secs(20),
         }

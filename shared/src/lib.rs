@@ -14,6 +14,7 @@ pub mod embed;
 pub mod http;
 pub mod knowledge_bases;
 pub mod problem;
+pub mod retry;
 pub mod secrets;
 pub mod sparse;
 pub mod telemetry;

@@ -3,7 +3,6 @@
 
 use axum::{
     Router,
-    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -14,7 +13,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Principal, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Principal, Timed, media_type, unsupported_media_type},
     knowledge_bases,
     problem::Problem,
     vectors::Part,
@@ -111,7 +110,7 @@ pub struct LastAudit {
 
 /// `GET /consistency`.
 async fn show(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     Params(target): Params<Target>,
@@ -267,7 +266,7 @@ impl From<Audit> for Proof {
 /// `POST /consistency/verify`: audits one knowledge base, repairs what it finds, and answers with what it found. 202 when
 /// the time was too short.
 async fn verify(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     headers: HeaderMap,
@@ -298,7 +297,7 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
 
 /// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
 async fn erasure(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -12,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use shared::{
     App,
     domain::DocumentId,
-    http::{Body, Invocation, Json, Params, PathId, Principal},
+    http::{Body, Invocation, Json, Params, PathId, Principal, Timed},
     problem::{Causes, Problem},
 };
 
@@ -41,7 +40,7 @@ pub fn router(app: App) -> Router {
 /// `POST /documents`: 201 with the document when it is new, 200 when it is replaced or unchanged, 202 when the
 /// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
 async fn create(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     uri: Uri,
@@ -82,7 +81,7 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
 /// `POST /documents/{id}/retry`: goes on now with an ingestion that was interrupted or has failed for the moment, instead
 /// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
 async fn retry(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
@@ -122,7 +121,7 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
 }
 
 async fn list(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     Params(params): Params<ListParams>,
 ) -> Result<Json<DocumentPage>, Problem> {
@@ -130,7 +129,7 @@ async fn list(
 }
 
 async fn show(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
@@ -140,7 +139,7 @@ async fn show(
 /// `DELETE /documents/{id}`: out of sight when it answers; the points are removed at once if Qdrant is there, else by the
 /// sweeper.
 async fn delete(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Principal,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,

@@ -34,11 +34,13 @@ pub struct Done {
 /// # Errors
 /// The first part's that failed, after all have had their turn; [`IngestError::NoAudit`] when there is nothing to approve.
 pub async fn sweeper(app: &App, event: SweeperEvent, deadline: Deadline) -> Result<Done, IngestError> {
+    let app = &app.until(deadline);
     if let Some(audit) = event.approve {
         return Ok(Done { approved: audit::approve(app, audit, deadline).await?, ..Done::default() });
     }
     let rest = deadline.remaining() / KEPT_FOR_THE_REST;
-    let swept = sweep(app, deadline.minus(rest)).await;
+    let for_sweep = deadline.minus(rest);
+    let swept = sweep(&app.until(for_sweep), for_sweep).await;
     let keys = idempotency::delete_expired(app, deadline).await.map_err(IngestError::from);
     let audit = audit::run_due(app, deadline).await;
     let erasures = erasures::complete_due(app, deadline).await;

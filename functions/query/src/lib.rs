@@ -47,12 +47,12 @@ mod sentences;
 
 use std::time::{Duration, Instant};
 
-use axum::{Router, extract::State, routing::post};
+use axum::{Router, routing::post};
 use shared::{
     App,
     deadline::Deadline,
     domain::UserId,
-    http::{Invocation, Json, Principal},
+    http::{Invocation, Json, Principal, Timed},
     problem::Problem,
     sparse,
 };
@@ -71,7 +71,7 @@ pub fn router(app: App) -> Router {
 }
 
 async fn query(
-    State(app): State<App>,
+    Timed(app): Timed,
     invocation: Invocation,
     principal: Principal,
     Json(request): Json<QueryRequest>,
@@ -86,7 +86,7 @@ async fn run(app: &App, user: UserId, query: Query, deadline: Deadline) -> Resul
     let mut timings = Timings::default();
     let mut lap = Lap(started);
 
-    let knowledge_bases = scope::resolve(&app.db, user, query.knowledge_bases.as_ref(), deadline).await?;
+    let knowledge_bases = scope::resolve(&app.db, user, query.knowledge_bases.as_ref()).await?;
     timings.authorise = lap.ms();
 
     let documents = query.documents.map(|ids| ids.into_iter().collect::<Vec<_>>());
@@ -122,17 +122,6 @@ async fn run(app: &App, user: UserId, query: Query, deadline: Deadline) -> Resul
         timings_ms: timings,
     });
     Ok(QueryResponse { hits: retrieval.hits, degraded: Vec::new(), answer, debug })
-}
-
-/// Runs one call to PostgreSQL within the invocation's time.
-async fn within<T, E>(deadline: Deadline, call: impl Future<Output = Result<T, E>>) -> Result<T, QueryError>
-where
-    QueryError: From<E>,
-{
-    match tokio::time::timeout_at(deadline.instant(), call).await {
-        Ok(result) => result.map_err(QueryError::from),
-        Err(_) => Err(QueryError::DeadlineExceeded),
-    }
 }
 
 /// The time since the last lap.

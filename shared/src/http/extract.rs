@@ -50,6 +50,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Invocation {
 #[error("the router lacks the invocation layer")]
 struct NotFinished;
 
+/// What handlers share, for this request: calls to PostgreSQL end by its deadline. Handlers take this, and not the state,
+/// which knows no end.
+#[derive(Clone, Debug)]
+pub struct Timed(pub App);
+
+impl FromRequestParts<App> for Timed {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let invocation = Invocation::from_request_parts(parts, app).await?;
+        Ok(Self(app.until(invocation.deadline)))
+    }
+}
+
 /// The caller, by the access token in `Authorization: Bearer`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Principal {

@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 
 pub use self::extract::{
-    Body, Invocation, Json, Params, PathId, Principal, media_type, params, unsupported_media_type,
+    Body, Invocation, Json, Params, PathId, Principal, Timed, media_type, params, unsupported_media_type,
 };
 use crate::{
     App,
@@ -31,6 +31,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is kept of an invocation's time to write the answer.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// What is kept of a request's time to say which of its calls took too long: their deadline is earlier by this much.
+const BLAME_MARGIN: Duration = Duration::from_millis(100);
 
 /// Makes a function's routes a service: adds what all functions share.
 pub fn finish(routes: Router<App>, app: App) -> Router {
@@ -47,13 +50,13 @@ pub fn finish(routes: Router<App>, app: App) -> Router {
 async fn invocation(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
-    let deadline = Deadline::after(time_left(&request).unwrap_or(app.config.limits.request_timeout));
-    request.extensions_mut().insert(Invocation { request_id: id.clone(), deadline });
+    let end = Deadline::after(time_left(&request).unwrap_or(app.config.limits.request_timeout));
+    request.extensions_mut().insert(Invocation { request_id: id.clone(), deadline: end.minus(BLAME_MARGIN) });
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout_at(deadline.instant(), answer).await {
+    let mut response = match tokio::time::timeout_at(end.instant(), answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::internal(Panicked).into_response(),
         Err(_) => Problem::new(Code::DeadlineExceeded, "The request did not end within its time.")

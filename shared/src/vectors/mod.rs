@@ -197,6 +197,18 @@ impl IndexError {
     }
 }
 
+impl IndexError {
+    /// How often the request may have been sent before this error came back: `qdrant-client` makes point calls once more
+    /// by itself when the server answers Internal, Unavailable, Cancelled or Unknown (`ChannelPool::with_channel`).
+    #[must_use]
+    pub fn sends(&self) -> u32 {
+        match self {
+            Self::Unavailable(_) | Self::Timeout => 2,
+            Self::Throttled { .. } | Self::Missing | Self::Refused(_) | Self::Incomplete { .. } => 1,
+        }
+    }
+}
+
 impl From<IndexError> for Problem {
     fn from(error: IndexError) -> Self {
         match &error {

@@ -1,12 +1,14 @@
 //! Step 4: write the new chunks' points, batch by batch. After each batch the progress is committed, so that a later
 //! invocation resumes where this one stopped. A batch that is written twice writes the same points.
 
+use std::time::Duration;
+
 use shared::{
     App,
     db::DbError,
-    deadline::{Deadline, backoff_pause},
+    deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
-    sparse,
+    retry, sparse,
     vectors::{IndexError, Point},
 };
 use tokio_postgres::{Row, types::Type};
@@ -21,11 +23,13 @@ use crate::{
 /// Chunks of one batch: what is lost when an invocation is cut, about two seconds of inference on one core.
 const BATCH: i64 = 32;
 
-/// Attempts of one write to Qdrant, the first included. Each is safe: the same id is the same point.
-const ATTEMPTS_MAX: u32 = 4;
+/// How often one write may reach Qdrant, the client's own second send included ([`IndexError::sends`]). Each time is safe: the
+/// same id is the same point.
+const SENDS_MAX: u32 = 6;
 
-/// The first pause between attempts; doubled each time, with full jitter.
-const BACKOFF_MS: u64 = 100;
+/// The first and the longest pause between attempts, of which [`retry::pause`] takes a part.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// How far it came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -168,14 +172,18 @@ async fn write(app: &App, lease: Lease, batch: Vec<(i32, Point)>, deadline: Dead
 
 /// Writes points, again while that may help and there is time.
 pub(crate) async fn upsert(app: &App, points: Vec<Point>, deadline: Deadline) -> Result<(), IngestError> {
-    let mut attempt = 1;
+    app.index_retries.note_call();
+    let (mut attempt, mut sends) = (1, 0);
     loop {
         let Err(error) = app.index.upsert(points.clone(), deadline).await else { return Ok(()) };
+        sends += error.sends();
         let pause = match &error {
             IndexError::Throttled { retry_after } => *retry_after,
-            _ => backoff_pause(BACKOFF_MS, attempt),
+            _ => retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt),
         };
-        if !error.retryable() || attempt >= ATTEMPTS_MAX || pause >= deadline.remaining() {
+        let hopeless = !error.retryable() || sends >= SENDS_MAX || pause >= deadline.remaining();
+        // The client's own second send comes out of the same budget.
+        if hopeless || !(0..error.sends()).all(|_| app.index_retries.take()) {
             return Err(error.into());
         }
         tracing::warn!(index.attempt = attempt, error = %shared::problem::Causes(&error), "upsert tried again");

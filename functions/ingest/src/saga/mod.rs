@@ -119,10 +119,15 @@ pub async fn run(
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
     let work_deadline = deadline.minus(RELEASE_MARGIN);
-    let mut result = steps(app, lease, source, work_deadline).await;
+    let app = &app.until(deadline);
+    let mut result = steps(&app.until(work_deadline), lease, source, work_deadline).await;
     if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
-        // The invocation's end is no fault of anybody's.
-        result = documents::require(app, lease.document).await.map(|view| Outcome::Paused(Box::new(view)));
+        // The invocation's end is no fault of anybody's; but until the text is stored, only the client can go on.
+        let view = documents::require(app, lease.document).await;
+        result = view.and_then(|view| match view.ingestion.chunks {
+            None if view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
+            _ => Ok(Outcome::Paused(Box::new(view))),
+        });
     }
     match &result {
         Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
@@ -138,10 +143,16 @@ pub async fn run(
     result
 }
 
-/// Whether a call was cut by the invocation's end, once the chunks are staged and anybody can go on.
+/// Whether a call was cut by the invocation's end.
 fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
-    deadline.passed()
-        && matches!(error, IngestError::Embed(EmbedError::Timeout) | IngestError::Index(IndexError::Timeout))
+    let cut = matches!(
+        error,
+        IngestError::Embed(EmbedError::Timeout)
+            | IngestError::Index(IndexError::Timeout)
+            // Whether an activation was committed is seen in the document that is read next.
+            | IngestError::Db(DbError::Timeout | DbError::CommitUnknown(None))
+    );
+    deadline.passed() && cut
 }
 
 /// [`run`], to its end also when the caller goes away: a client that closes its connection is no reason to leave a

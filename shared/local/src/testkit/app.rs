@@ -18,6 +18,7 @@ use shared::{
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
     knowledge_bases,
+    retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
 };
@@ -114,6 +115,7 @@ impl TestApp {
             db: Db::new(&parts.config.database).expect("the configuration holds"),
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
+            index_retries: RetryBudget::default(),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };

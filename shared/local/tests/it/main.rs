@@ -9,6 +9,7 @@
 
 mod accounts;
 mod audit;
+mod budgets;
 mod consistency;
 mod crash;
 mod deletion;
