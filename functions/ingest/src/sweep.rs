@@ -52,10 +52,14 @@ async fn fail_abandoned(app: &App) -> Result<(), DbError> {
         .transaction("fail abandoned revisions", async move |tx| {
             tx.execute_typed(
                 "-- revisions::fail_abandoned
-                UPDATE document_revisions SET state = 'failed', finished_at = now(), failure_code = 'interrupted',
+                UPDATE document_revisions r SET state = 'failed', finished_at = now(), failure_code = 'interrupted',
                     failure_detail = 'The request broke off before the text was stored. Send the document again.'
-                WHERE state = 'staged' AND chunks_total IS NULL
-                    AND lease_expires_at < now() - make_interval(secs => $1)",
+                FROM (
+                    SELECT document_id, number FROM document_revisions
+                    WHERE state = 'claimed' AND lease_expires_at < now() - make_interval(secs => $1)
+                    FOR UPDATE SKIP LOCKED
+                ) abandoned
+                WHERE r.document_id = abandoned.document_id AND r.number = abandoned.number",
                 &[(&ABANDONED_AFTER_S, Type::FLOAT8)],
             )
             .await?;

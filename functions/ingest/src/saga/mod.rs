@@ -2,15 +2,15 @@
 //!
 //! | step | what it does | why repeating it is harmless |
 //! |---|---|---|
-//! | claim | opens a staged revision under a lease and a fencing token | who comes second finds the lease, or takes it over |
+//! | claim | opens a revision under a lease and a fencing token | who comes second finds the lease, or takes it over |
 //! | extract | reads text and structure, cuts chunks | pure |
-//! | stage | commits the chunks and their new ids | one transaction, guarded by the fence |
+//! | stage | commits the chunks and their new ids; discards what is older and unfinished | one transaction, guarded by the fence |
 //! | embed | writes points, batch by batch | the same id is the same point; progress is committed after each batch |
 //! | verify | counts the revision's points in Qdrant | reads, and writes only what is missing |
 //! | activate | makes the revision the one that queries see | one transaction, guarded by the fence |
 //! | clean | removes retired points by id | ids are never used again |
 //!
-//! Rows are locked in one order everywhere: idempotency keys, then the document, then its revision.
+//! Rows are locked in one order everywhere: idempotency keys, then the document, then its revisions.
 
 mod activate;
 mod claim;
@@ -82,14 +82,14 @@ impl Step {
         [Self::Claim, Self::Extract, Self::Stage, Self::Embed, Self::Verify, Self::Activate, Self::Clean];
 }
 
-/// The right to work on a staged revision: every write names the fence, and changes nothing once another holds it.
+/// The right to work on an unfinished revision: every write names the fence, and changes nothing once another holds it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lease {
     /// The document.
     pub document: DocumentId,
     /// Its knowledge base.
     pub knowledge_base: KnowledgeBaseId,
-    /// The staged revision.
+    /// The revision.
     pub revision: i32,
     /// The holder's fencing token.
     pub fence: i64,
@@ -106,7 +106,7 @@ pub enum Outcome {
     Paused(Box<DocumentView>),
 }
 
-/// Works on a staged revision until it is active, or the time is over. `source` is needed as long as the chunks are
+/// Works on a revision until it is active, or the time is over. `source` is needed as long as the chunks are
 /// not staged.
 ///
 /// # Errors
@@ -211,7 +211,7 @@ pub(crate) async fn hold(tx: &Transaction<'_>, lease: Lease) -> Result<(), Inges
         .query_typed_opt(
             "-- saga::hold
             SELECT FROM documents d JOIN document_revisions r ON r.document_id = d.id
-            WHERE d.id = $1 AND r.number = $2 AND r.fence = $3 AND r.state = 'staged'
+            WHERE d.id = $1 AND r.number = $2 AND r.fence = $3 AND r.state IN ('claimed', 'staged')
             FOR NO KEY UPDATE OF d FOR UPDATE OF r",
             &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
         )
@@ -232,7 +232,7 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
                 UPDATE document_revisions
                 SET lease_expires_at = now(), next_attempt_at = now() + make_interval(secs => $4),
                     attempt = CASE WHEN $5 THEN attempt ELSE 0 END
-                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'",
+                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state IN ('claimed', 'staged')",
                 &[
                     (&lease.document.0, Type::UUID),
                     (&lease.revision, Type::INT4),

@@ -8,6 +8,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, stream};
 use ingest::failpoint::{self, POINTS};
 use local::testkit::{HashEmbedder, Reply, TestApp, TestUser};
+use serde_json::json;
 
 use crate::{
     function::Function,
@@ -210,6 +211,47 @@ async fn killed_and_killed_again_while_it_is_made_good_a_document_is_completed_o
         assert_eq!(client.send("key", &body).await.unwrap().bytes, done.bytes, "{point}");
     });
     running.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+/// An ingestion was cut once its text was stored; then another text is sent, and that request is killed too.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_its_own_text_is_stored_a_newer_request_leaves_the_older_one_to_be_completed() {
+    let points = [failpoint::CLAIM_COMMITTED, failpoint::STAGE_BEFORE, failpoint::STAGE_COMMITTED];
+    futures::future::join_all(points.map(async |point| {
+        let (app, user) = start().await;
+        let (older, newer) = (Change::New.after(), Change::Changed.after());
+        for (key, body, point) in [("older", &older, failpoint::EMBED_COMMITTED), ("newer", &newer, point)] {
+            let mut victim = Function::start(&app, Some(point)).await;
+            let (client, body) = (victim.client(&user), body.clone());
+            let sending = tokio::spawn(async move { client.send(key, &body).await });
+            victim.reached(point).await;
+            victim.kill().await;
+            sending.await.unwrap().expect_err("nobody is there to answer");
+            let expire = "UPDATE document_revisions SET lease_expires_at = now();
+                UPDATE idempotency_keys SET lease_expires_at = now()";
+            app.pg().await.batch_execute(expire).await.unwrap();
+        }
+        assert_eq!(sweep(&app).await.completed, 1, "{point}");
+        assert_readers_see_the_active_revision(&app, &user).await;
+        let replaced = point == failpoint::STAGE_COMMITTED;
+        let of_older = send(&app, &user, "older", &older).await;
+        if replaced {
+            assert_eq!(of_older.problem(409), "superseded", "{point}");
+        } else {
+            let of_older = of_older.expect(201);
+            assert_eq!((of_older.header("idempotency-replayed"), &of_older.json["revision"]), ("true", &json!(1)));
+            assert_eq!(
+                (&of_older.json["state"], &of_older.json["ingestion"]["revision"]),
+                (&json!("active"), &json!(1))
+            );
+        }
+        let of_newer = send(&app, &user, "newer", &newer).await.expect(if replaced { 201 } else { 200 });
+        assert_eq!(of_newer.json["revision"], 2, "{point}");
+        assert_nothing_is_left_but(&app, 1).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+        assert_eq!(send(&app, &user, "older", &older).await.status, if replaced { 409 } else { 201 }, "{point}");
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

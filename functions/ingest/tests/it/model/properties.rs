@@ -15,6 +15,8 @@ pub const HITS_COMPLETE: &str = "P2: a query finds the whole active revision";
 pub const ACTIVE_COMPLETE: &str = "P2: all points of the active revision are in Qdrant from its activation on";
 pub const HELD_IDS: &str = "who holds the lease writes only ids that PostgreSQL holds";
 pub const ONE_EACH: &str = "at most one active and one staged revision";
+pub const NEWER_WINS: &str =
+    "what is unfinished is newer than the active revision, what is claimed than the staged one";
 pub const FENCED: &str = "who lost the lease changes nothing in PostgreSQL";
 pub const IDS_LIVE_ONCE: &str = "a retired id is not staged or active";
 pub const NOTHING_LOST: &str = "P3: what was acknowledged is active, or replaced, or deleted";
@@ -37,6 +39,7 @@ pub enum Reach {
     Repair,
     Missing,
     Superseded,
+    Outlived,
 }
 
 pub fn of(scenario: &Scenario) -> Vec<Property<Scenario>> {
@@ -44,6 +47,7 @@ pub fn of(scenario: &Scenario) -> Vec<Property<Scenario>> {
         Property::always(HITS_ALIVE, |_, state: &State| !state.wrong.dead_hit),
         Property::always(HELD_IDS, |_, state: &State| !state.wrong.unheld_id_written),
         Property::always(ONE_EACH, |_, state: &State| one_each(state)),
+        Property::always(NEWER_WINS, |_, state: &State| newer_wins(state)),
         Property::always(FENCED, |_, state: &State| !state.wrong.fenced_write),
         Property::always(IDS_LIVE_ONCE, |_, state: &State| {
             state.postgres.known().and(state.postgres.retired).is_empty()
@@ -77,6 +81,17 @@ fn one_each(state: &State) -> bool {
         && active == state.postgres.document.and_then(|document| document.active_revision)
 }
 
+/// So an older text never becomes active over a newer one, and what a newer one replaces is gone for good.
+fn newer_wins(state: &State) -> bool {
+    let postgres = &state.postgres;
+    let newer = |than: Option<u8>, what: &[RevisionState]| {
+        let others = postgres.revisions.iter().filter(|revision| what.contains(&revision.state));
+        than.is_none_or(|than| others.into_iter().all(|other| other.number > than))
+    };
+    newer(postgres.active().map(|active| active.number), &[RevisionState::Claimed, RevisionState::Staged])
+        && newer(postgres.staged().map(|staged| staged.number), &[RevisionState::Claimed])
+}
+
 /// Numbers grow, so a higher active one is a later one. Nothing that could be finished without the client is left.
 fn nothing_lost(state: &State) -> bool {
     let postgres = &state.postgres;
@@ -84,7 +99,7 @@ fn nothing_lost(state: &State) -> bool {
         Some(now) if now.id == *document => now.active_revision.is_some_and(|active| active >= *revision),
         _ => postgres.deleted.contains(*document),
     };
-    state.acknowledged.iter().all(stands) && postgres.staged().is_none_or(|staged| staged.positions.is_none())
+    state.acknowledged.iter().all(stands) && postgres.staged().is_none()
 }
 
 fn refusals_are_due(state: &State) -> bool {
@@ -157,6 +172,16 @@ fn reachable(reach: Reach) -> Property<Scenario> {
         Reach::Missing => Property::sometimes("the audit finds a point missing", |_, state: &State| {
             at(state, |at| matches!(at, At::Missing { .. }))
         }),
+        Reach::Outlived => {
+            Property::sometimes("a revision becomes active beside a newer one that is claimed", |_, state: &State| {
+                let claimed = |revision: &super::postgres::Revision| revision.state == RevisionState::Claimed;
+                state.postgres.active().is_some()
+                    && state.postgres.revisions.iter().any(claimed)
+                    && state.postgres.document.is_some_and(|d| {
+                        d.active_revision.is_some_and(|active| state.acknowledged.iter().any(|told| told.1 == active))
+                    })
+            })
+        }
         Reach::Superseded => {
             Property::sometimes("an accepted revision is replaced before it is complete", |_, state: &State| {
                 let replaced = |(document, revision): &(u8, u8)| {

@@ -357,7 +357,7 @@ impl Scenario {
         state.processes[index].tries -= 1;
         match state.processes[index].role {
             Role::Writer { key, content } => {
-                let (at, lease) = match state.postgres.claim(key, content) {
+                let (at, lease) = match state.postgres.claim(key, content, self.variant) {
                     Claimed::InFlight => return None,
                     Claimed::Refused | Claimed::Replay(Answer::Refused) => (At::Refused, None),
                     // The step Extract touches no store.

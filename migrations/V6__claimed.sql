@@ -1,0 +1,14 @@
+-- A revision whose text is not stored yet is only claimed. It destroys nothing: what is older and unfinished can still be
+-- completed alone, until the newer one is staged.
+
+ALTER TABLE document_revisions DROP CONSTRAINT document_revisions_state_check;
+UPDATE document_revisions SET state = 'claimed' WHERE state = 'staged' AND chunks_total IS NULL;
+ALTER TABLE document_revisions ADD CONSTRAINT document_revisions_state_check
+    CHECK (state IN ('claimed', 'staged', 'active', 'retired', 'failed'));
+-- One that failed may have had its chunks or not.
+ALTER TABLE document_revisions ADD CONSTRAINT document_revisions_chunks_check
+    CHECK (state = 'failed' OR (state = 'claimed') = (chunks_total IS NULL));
+COMMENT ON COLUMN document_revisions.chunks_total IS 'NULL as long as it is only claimed: until its chunks are staged, only the client has the text.';
+
+-- For those that nobody goes on with.
+CREATE INDEX document_revisions_claimed ON document_revisions (lease_expires_at) WHERE state = 'claimed';
