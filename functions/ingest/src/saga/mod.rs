@@ -125,7 +125,8 @@ pub async fn run(
         result = documents::require(app, lease.document).await.map(|view| Outcome::Paused(Box::new(view)));
     }
     match &result {
-        Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
+        Ok(Outcome::Active(_)) => {}
+        Err(IngestError::Fenced) => free_key(app, lease).await,
         Ok(Outcome::Paused(_)) => release(app, lease, None).await?,
         Err(IngestError::Extract(error)) => give_up(app, lease, error, request_id).await?,
         Err(error) => {
@@ -245,6 +246,17 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
             Ok(())
         })
         .await
+}
+
+/// Ends the lease of the own key of who has lost the revision's: the same request, sent again, hears what became of it.
+async fn free_key(app: &App, lease: Lease) {
+    let freed = app
+        .db
+        .transaction("free key", async move |tx| idempotency::release_ingestion(tx, lease.document, lease.fence).await);
+    if let Err(error) = freed.await {
+        // Then it ends by itself.
+        tracing::warn!(document.id = %lease.document, error = %Causes(&error), "key not freed");
+    }
 }
 
 /// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal.

@@ -45,6 +45,8 @@ enum Variant {
     DiscardsInClaim,
     /// Stage leaves what is older and unfinished.
     KeepsOlder,
+    /// Who lost the lease leaves its key as it is.
+    KeepsKey,
     /// A query returns Qdrant's candidates as they are.
     NoJoin,
 }
@@ -301,6 +303,12 @@ fn broken_stage_that_leaves_what_is_older_is_found() {
     let budget = Budget { pauses: 1, ..NOTHING_FAILS };
     let scenario = Scenario::new(&[(FIRST, 1), (SECOND, 1), (Role::Sweeper, 0)], budget, &[]);
     scenario.variant(Variant::KeepsOlder).breaks(properties::ONE_EACH);
+}
+
+#[test]
+fn broken_end_of_a_zombie_that_keeps_its_key_is_found() {
+    let scenario = Scenario::new(&[(FIRST, 1), (Role::Deleter, 1), (Role::Sweeper, 0)], NOTHING_FAILS, &[]);
+    scenario.variant(Variant::KeepsKey).breaks(properties::TOLD_AT_ONCE);
 }
 
 #[test]

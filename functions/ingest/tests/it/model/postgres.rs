@@ -405,6 +405,11 @@ impl Postgres {
             let fence = self.of(lease).map_or(lease.fence, |revision| revision.fence);
             self.leases.remove(fence);
         }
+        self.free_key(lease);
+    }
+
+    /// `idempotency::release_ingestion`, of who has the revision's lease or has lost it.
+    pub fn free_key(&mut self, lease: Lease) {
         if self.keys.iter().flatten().any(|key| key.fence == lease.fence && key.answer.is_none()) {
             self.leases.remove(lease.fence);
         }

@@ -18,6 +18,7 @@ pub const ONE_EACH: &str = "at most one active and one staged revision";
 pub const NEWER_WINS: &str =
     "what is unfinished is newer than the active revision, what is claimed than the staged one";
 pub const FENCED: &str = "who lost the lease changes nothing in PostgreSQL";
+pub const TOLD_AT_ONCE: &str = "no key stays in flight once its request has ended";
 pub const IDS_LIVE_ONCE: &str = "a retired id is not staged or active";
 pub const NOTHING_LOST: &str = "P3: what was acknowledged is active, or replaced, or deleted";
 pub const REFUSALS: &str = "what can be read is refused only if it was deleted or replaced";
@@ -49,6 +50,9 @@ pub fn of(scenario: &Scenario) -> Vec<Property<Scenario>> {
         Property::always(ONE_EACH, |_, state: &State| one_each(state)),
         Property::always(NEWER_WINS, |_, state: &State| newer_wins(state)),
         Property::always(FENCED, |_, state: &State| !state.wrong.fenced_write),
+        Property::always(TOLD_AT_ONCE, |scenario: &Scenario, state: &State| {
+            scenario.budget.crashes > 0 || told_at_once(state)
+        }),
         Property::always(IDS_LIVE_ONCE, |_, state: &State| {
             state.postgres.known().and(state.postgres.retired).is_empty()
         }),
@@ -100,6 +104,17 @@ fn nothing_lost(state: &State) -> bool {
         _ => postgres.deleted.contains(*document),
     };
     state.acknowledged.iter().all(stands) && postgres.staged().is_none()
+}
+
+/// Whoever was killed keeps its key until its lease runs out; nobody else does.
+fn told_at_once(state: &State) -> bool {
+    let postgres = &state.postgres;
+    postgres
+        .keys
+        .iter()
+        .flatten()
+        .filter(|key| key.answer.is_none() && postgres.leases.contains(key.fence))
+        .all(|key| state.processes.iter().any(|process| process.lease.is_some_and(|lease| lease.fence == key.fence)))
 }
 
 fn refusals_are_due(state: &State) -> bool {

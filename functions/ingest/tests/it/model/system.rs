@@ -326,8 +326,15 @@ impl Scenario {
         match next {
             Some(At::Refused) => process.finish(At::Refused),
             Some(at) => process.at = at,
-            None if process.role == Role::Sweeper => self.due(state, index),
-            None => process.finish(At::Fenced),
+            None => {
+                if self.variant != Variant::KeepsKey {
+                    postgres.free_key(lease);
+                }
+                match process.role {
+                    Role::Sweeper => self.due(state, index),
+                    _ => process.finish(At::Fenced),
+                }
+            }
         }
     }
 
