@@ -16,6 +16,7 @@ mod activate;
 mod claim;
 mod clean;
 mod embed;
+mod failure;
 mod resume;
 mod revisions;
 mod stage;
@@ -35,12 +36,15 @@ use shared::{
 };
 use tokio_postgres::{Transaction, types::Type};
 
-pub(crate) use self::embed::{Pending, points, upsert};
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
     clean::{clean_document, clean_due},
     resume::{Resumed, resume},
     revisions::draw_fence,
+};
+pub(crate) use self::{
+    embed::{Pending, points, upsert},
+    failure::fail_abandoned,
 };
 use crate::{
     chunk::Chunk,
@@ -110,7 +114,8 @@ pub enum Outcome {
 /// not staged.
 ///
 /// # Errors
-/// See [`IngestError`]. What can not be read is given up, all else is left for whoever comes next.
+/// See [`IngestError`]. What can not be read is given up at once, what is refused again and again after a while; all else
+/// is left for whoever comes next.
 pub async fn run(
     app: &App,
     lease: Lease,
@@ -131,7 +136,11 @@ pub async fn run(
         Err(IngestError::Extract(error)) => give_up(app, lease, error, request_id).await?,
         Err(error) => {
             // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
-            if let Err(second) = release(app, lease, Some(retry_pause(lease.attempt))).await {
+            let settled = match failure::Failure::of(error) {
+                Some(failure) => failure::refused(app, lease, failure).await,
+                None => release(app, lease, Some(retry_pause(lease.attempt))).await.map_err(IngestError::from),
+            };
+            if let Err(second) = settled {
                 tracing::warn!(document.id = %lease.document, first = %Causes(error), error = %Causes(&second), "lease not released");
             }
         }

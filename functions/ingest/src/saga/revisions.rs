@@ -175,9 +175,26 @@ pub(super) async fn discard(tx: &Transaction<'_>, document: DocumentId, number: 
     discard_between(tx, document, number, number).await
 }
 
-/// The ids that the revisions brought in retire. They stay on the list for as long as somebody may be writing them: until
-/// the lease ends, which may be another's than the caller's, and the grace beyond.
 async fn discard_between(tx: &Transaction<'_>, document: DocumentId, first: i32, last: i32) -> Result<(), DbError> {
+    retire_chunks(tx, document, first, last).await?;
+    tx.execute_typed(
+        "-- revisions::discard
+        DELETE FROM document_revisions
+        WHERE document_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('claimed', 'staged')",
+        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Retires the ids that unfinished revisions brought in. They stay on the list for as long as somebody may be writing them: until
+/// the lease ends, which may be another's than the caller's, and the grace beyond.
+pub(super) async fn retire_chunks(
+    tx: &Transaction<'_>,
+    document: DocumentId,
+    first: i32,
+    last: i32,
+) -> Result<(), DbError> {
     tx.execute_typed(
         "-- revisions::discard_chunks
         WITH gone AS (
@@ -190,13 +207,6 @@ async fn discard_between(tx: &Transaction<'_>, document: DocumentId, first: i32,
         SELECT gone.id, d.knowledge_base_id, d.id, GREATEST(now(), gone.lease_expires_at) + make_interval(secs => $4)
         FROM gone, documents d WHERE d.id = $1",
         &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
-    )
-    .await?;
-    tx.execute_typed(
-        "-- revisions::discard
-        DELETE FROM document_revisions
-        WHERE document_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('claimed', 'staged')",
-        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
     )
     .await?;
     Ok(())

@@ -13,6 +13,7 @@ mod consistency;
 mod crash;
 mod deletion;
 mod deletion_races;
+mod failures;
 mod faults;
 mod function;
 mod gate;

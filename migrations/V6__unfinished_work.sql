@@ -12,3 +12,7 @@ COMMENT ON COLUMN document_revisions.chunks_total IS 'NULL as long as it is only
 
 -- For those that nobody goes on with.
 CREATE INDEX document_revisions_claimed ON document_revisions (lease_expires_at) WHERE state = 'claimed';
+
+-- Failures that the same work would meet again are counted by themselves: a store that is down for hours fails nothing.
+ALTER TABLE document_revisions ADD COLUMN refusals integer NOT NULL DEFAULT 0;
+COMMENT ON COLUMN document_revisions.refusals IS 'How often its work ended in an error that does not pass by itself; too often, and it has failed.';
