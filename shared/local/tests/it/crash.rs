@@ -8,9 +8,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, stream};
 use ingest::failpoint::{self, POINTS};
 use local::testkit::{HashEmbedder, Reply, TestApp, TestUser};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
+    deletion::{PASSWORD, account, delete_account},
     function::Function,
     world::{
         Change, assert_nothing_is_left_but, assert_readers_see_the_active_revision, path, send, sweep, until_settled,
@@ -30,6 +31,8 @@ enum Meanwhile {
     Nothing,
     /// Somebody deletes the document.
     Deleted,
+    /// Its owner deletes the account.
+    AccountDeleted,
 }
 
 /// Who goes on first after the crash.
@@ -53,7 +56,7 @@ async fn start() -> (TestApp, TestUser) {
         parts.config.limits.request_timeout = REQUEST_TIMEOUT;
     })
     .await;
-    let user = app.register("ann").await;
+    let user = account(&app, "ann@example.com").await;
     (app, user)
 }
 
@@ -77,9 +80,15 @@ impl Case {
             app.call(http::Method::DELETE, &path, Some(&user.token), None).await.expect(204);
             assert_readers_see_the_active_revision(&app, &user).await;
         }
+        if self.meanwhile == Meanwhile::AccountDeleted {
+            delete_account(&app, &user, PASSWORD).await.expect(204);
+        }
         victim.kill().await;
         sending.await.unwrap().expect_err("nobody is there to answer");
 
+        if self.meanwhile == Meanwhile::AccountDeleted {
+            return Self::assert_account_is_gone(&app, &user, &body).await;
+        }
         if self.finisher == Finisher::Sweeper {
             while sweep(&app).await.completed == 0 {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -99,6 +108,21 @@ impl Case {
             assert_eq!((&done.bytes, done.header("location")), (&again.bytes, again.header("location")));
         }
         assert_nothing_is_left_but(&app, self.documents()).await;
+    }
+
+    /// Nothing is left of it in either store, and its token, which outlives it by minutes, brings nothing back.
+    async fn assert_account_is_gone(app: &TestApp, user: &TestUser, body: &Value) {
+        let fresh = Function::start(app, None).await;
+        for _ in 0..2 {
+            let late = fresh.client(user).send("key", body).await.unwrap();
+            assert_eq!(late.problem(404), "not_found");
+            assert_nothing_is_left_but(app, 0).await;
+        }
+        let pg = app.pg().await;
+        for table in ["users", "knowledge_bases", "document_revisions", "chunk_positions", "idempotency_keys"] {
+            let rows = pg.query(&format!("SELECT FROM {table}"), &[]).await.unwrap();
+            assert_eq!(rows.len(), 0, "{table}");
+        }
     }
 
     /// Deleted before the key was claimed, the document is simply sent anew; later, the delete has the last word.
@@ -165,6 +189,16 @@ async fn killed_at_any_point_a_document_that_was_deleted_meanwhile_stays_deleted
     // Before the claim there is nothing of a new document to delete.
     let new = cases(Change::New, Meanwhile::Deleted).filter(|case| case.point != failpoint::CLAIM_BEFORE);
     run(new.chain(cases(Change::Changed, Meanwhile::Deleted))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_document_whose_account_was_deleted_meanwhile_leaves_nothing() {
+    run([Change::New, Change::Changed].into_iter().flat_map(|change| cases(change, Meanwhile::AccountDeleted))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_shrunk_document_that_was_deleted_meanwhile_stays_deleted() {
+    run(cases(Change::Shrunk, Meanwhile::Deleted)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
