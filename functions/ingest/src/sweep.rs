@@ -38,6 +38,7 @@ pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> 
             }
         }
     }
+    saga::retire_remains(app, deadline).await?;
     while !deadline.passed() && saga::clean_due(app, deadline).await? {}
     Ok(swept)
 }

@@ -118,12 +118,6 @@ async fn fail(tx: &Transaction<'_>, lease: Lease, failure: Failure) -> Result<()
         ],
     )
     .await?;
-    tx.execute_typed(
-        "-- positions::delete_failed
-        DELETE FROM chunk_positions WHERE document_id = $1 AND revision = $2",
-        &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4)],
-    )
-    .await?;
     Ok(())
 }
 

@@ -38,7 +38,7 @@ use tokio_postgres::{Transaction, types::Type};
 
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
-    clean::{clean_document, clean_due},
+    clean::{clean_document, clean_due, retire_remains},
     resume::{Resumed, resume},
     revisions::draw_fence,
 };

@@ -187,8 +187,8 @@ async fn discard_between(tx: &Transaction<'_>, document: DocumentId, first: i32,
     Ok(())
 }
 
-/// Retires the ids that unfinished revisions brought in. They stay on the list for as long as somebody may be writing them: until
-/// the lease ends, which may be another's than the caller's, and the grace beyond.
+/// Takes the chunks of unfinished revisions away. The ids that they brought in retire, and stay on the list for as long as
+/// somebody may be writing them: until the lease ends, which may be another's than the caller's, and the grace beyond.
 pub(super) async fn retire_chunks(
     tx: &Transaction<'_>,
     document: DocumentId,
@@ -207,6 +207,15 @@ pub(super) async fn retire_chunks(
         SELECT gone.id, d.knowledge_base_id, d.id, GREATEST(now(), gone.lease_expires_at) + make_interval(secs => $4)
         FROM gone, documents d WHERE d.id = $1",
         &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
+    )
+    .await?;
+    // Those of carried-over chunks, which stay.
+    tx.execute_typed(
+        "-- positions::discard
+        DELETE FROM chunk_positions p USING document_revisions r
+        WHERE r.document_id = $1 AND r.number BETWEEN $2 AND $3 AND r.state IN ('claimed', 'staged')
+            AND p.document_id = r.document_id AND p.revision = r.number",
+        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
     )
     .await?;
     Ok(())

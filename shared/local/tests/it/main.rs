@@ -19,6 +19,7 @@ mod function;
 mod gate;
 mod ingestion;
 mod kit;
+mod large_deletions;
 mod migrations;
 mod postgres_faults;
 mod qdrant_faults;
