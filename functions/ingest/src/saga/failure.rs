@@ -128,6 +128,7 @@ async fn fail(tx: &Transaction<'_>, lease: Lease, failure: Failure) -> Result<()
 pub(crate) async fn fail_abandoned(app: &App) -> Result<(), DbError> {
     app.db
         .transaction("fail abandoned revisions", async move |tx| {
+            // Locked in the order in which claims do it.
             tx.execute_typed(
                 "-- revisions::fail_abandoned
                 UPDATE document_revisions r
@@ -135,7 +136,7 @@ pub(crate) async fn fail_abandoned(app: &App) -> Result<(), DbError> {
                 FROM (
                     SELECT document_id, number FROM document_revisions
                     WHERE state = 'claimed' AND lease_expires_at < now() - make_interval(secs => $1)
-                    FOR UPDATE SKIP LOCKED
+                    ORDER BY document_id, number DESC FOR UPDATE
                 ) abandoned
                 WHERE r.document_id = abandoned.document_id AND r.number = abandoned.number",
                 &[

@@ -214,7 +214,8 @@ fn an_accepted_ingestion_may_be_replaced_before_it_is_complete() {
 fn an_accepted_ingestion_outlives_a_successor_that_dies_before_stage() {
     let budget = Budget { pauses: 1, crashes: 1, expiries: 1, ..NOTHING_FAILS };
     let reaches = [Reach::Outlived, Reach::Superseded, Reach::Fenced];
-    Scenario::new(&[(FIRST, 2), (SECOND, 2), (Role::Sweeper, 1)], budget, &reaches).holds();
+    let scenario = Scenario::new(&[(FIRST, 2), (SECOND, 2), (Role::Sweeper, 1)], budget, &reaches);
+    Scenario { refusals: true, ..scenario }.holds();
 }
 
 #[test]
