@@ -147,7 +147,7 @@ async fn read(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<Consistency, 
             "-- consistency::read
             WITH mine AS (SELECT id, active_revision FROM documents WHERE knowledge_base_id = $1),
             staged AS (
-                SELECT r.document_id, r.number, r.created_at
+                SELECT r.document_id, r.number
                 FROM mine JOIN document_revisions r ON r.document_id = mine.id AND r.state = 'staged'
             )
             SELECT (SELECT count(*) FROM mine) AS documents,
@@ -158,9 +158,13 @@ async fn read(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<Consistency, 
                 (SELECT count(*) FROM orphaned_points WHERE knowledge_base_id = $1) AS orphaned,
                 (SELECT count(*) FROM orphaned_points WHERE knowledge_base_id = $1
                     AND withheld_by IS NOT NULL AND condemned_by IS NULL) AS withheld,
-                (SELECT count(*) FROM retired_points WHERE knowledge_base_id = $1) AS retired,
-                LEAST((SELECT min(created_at) FROM staged),
-                    (SELECT min(due_at) FROM retired_points WHERE knowledge_base_id = $1 AND due_at <= now())
+                (SELECT count(*) FROM retired_points WHERE knowledge_base_id = $1)
+                    + (SELECT count(*) FROM erasures e JOIN chunk_metadata c ON c.document_id = e.document_id
+                        WHERE e.knowledge_base_id = $1 AND e.remains) AS retired,
+                LEAST((SELECT min(r.created_at) FROM mine JOIN document_revisions r ON r.document_id = mine.id
+                        AND r.state IN ('claimed', 'staged')),
+                    (SELECT min(due_at) FROM retired_points WHERE knowledge_base_id = $1 AND due_at <= now()),
+                    (SELECT min(deleted_at) FROM erasures WHERE knowledge_base_id = $1 AND remains)
                 ) AS oldest_unfinished_at",
             &[(&id.0, Type::UUID)],
         )

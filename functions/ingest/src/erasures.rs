@@ -38,7 +38,7 @@ pub struct Erasure {
     pub qdrant: PointCount,
     /// Whether both stores were asked, and hold nothing of it now.
     pub erased: bool,
-    /// Since when Qdrant is known to hold none of its points.
+    /// Since when Qdrant is known to hold none of its points, and PostgreSQL none of its chunks.
     #[serde(with = "time::serde::rfc3339::option")]
     pub completed_at: Option<OffsetDateTime>,
     /// The stores that did not answer.
@@ -48,7 +48,7 @@ pub struct Erasure {
 /// What PostgreSQL holds of a deleted document.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ErasedRows {
-    /// Rows of it: document, revisions, chunks, positions.
+    /// Rows of it: document, revisions, chunks, positions. Those of a very large document go batch by batch.
     pub rows: i64,
     /// Ids that are still to be removed from Qdrant, or are removed once more when nobody can be writing them any longer.
     pub retired: i64,
@@ -152,7 +152,7 @@ async fn note(app: &App, document: DocumentId, gone: bool) -> Result<Option<Offs
             let row = tx
                 .query_typed_opt(
                     "-- erasures::note
-                    UPDATE erasures SET completed_at = CASE WHEN $2 THEN COALESCE(completed_at, now()) END
+                    UPDATE erasures SET completed_at = CASE WHEN $2 AND NOT remains THEN COALESCE(completed_at, now()) END
                     WHERE document_id = $1 RETURNING completed_at",
                     &[(&document.0, Type::UUID), (&gone, Type::BOOL)],
                 )
@@ -196,7 +196,7 @@ async fn due(app: &App, after: Uuid) -> Result<Vec<DocumentId>, DbError> {
             let rows = tx
                 .query_typed(
                     "-- erasures::due
-                    SELECT document_id FROM erasures WHERE completed_at IS NULL AND document_id > $1
+                    SELECT document_id FROM erasures WHERE completed_at IS NULL AND NOT remains AND document_id > $1
                     ORDER BY document_id LIMIT $2",
                     &[(&after, Type::UUID), (&PAGE, Type::INT8)],
                 )

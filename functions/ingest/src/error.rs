@@ -91,6 +91,35 @@ pub enum IngestError {
     DeletedMeanwhile,
 }
 
+impl IngestError {
+    /// Whether the same work may succeed later without anyone changing anything.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Db(error) => error.retryable(),
+            Self::Index(error) => error.retryable(),
+            Self::Embed(error) => error.retryable(),
+            Self::Answer(problem) => problem.code().retryable(),
+            Self::Busy { .. }
+            | Self::Fenced
+            | Self::KeyInFlight { .. }
+            | Self::OutOfTime
+            | Self::AuditRunning { .. }
+            | Self::AuditLost => true,
+            Self::Extract(_)
+            | Self::Panicked(_)
+            | Self::NoKnowledgeBase
+            | Self::NoDocument
+            | Self::ReadOnly
+            | Self::KeyReused
+            | Self::NotResumable { .. }
+            | Self::Superseded
+            | Self::NoAudit
+            | Self::DeletedMeanwhile => false,
+        }
+    }
+}
+
 impl AsDbError for IngestError {
     fn as_db_error(&self) -> Option<&DbError> {
         if let Self::Db(error) = self { Some(error) } else { None }

@@ -10,6 +10,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use shared::{
     App,
+    deadline::Deadline,
     domain::DocumentId,
     http::{Body, Invocation, Json, Params, PathId, Principal, Timed},
     problem::{Causes, Problem},
@@ -145,10 +146,16 @@ async fn delete(
     PathId(id): PathId<DocumentId>,
 ) -> Result<StatusCode, Problem> {
     documents::delete(&app, caller.user, id).await?;
-    if let Err(error) = saga::clean_document(&app, id, invocation.deadline).await {
+    if let Err(error) = clean(&app, id, invocation.deadline).await {
         tracing::warn!(document.id = %id, error = %Causes(&error), "retired points are left to the sweeper");
     } else if let Err(error) = erasures::complete_if_gone(&app, id, invocation.deadline).await {
         tracing::warn!(document.id = %id, error = %Causes(&error), "the proof of erasure is left to the sweeper");
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a deleted document's chunks and points, as far as the time allows.
+async fn clean(app: &App, id: DocumentId, deadline: Deadline) -> Result<(), IngestError> {
+    saga::retire_remains(app, deadline).await?;
+    saga::clean_document(app, id, deadline).await
 }

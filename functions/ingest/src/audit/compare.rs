@@ -266,7 +266,8 @@ async fn known_between(
         .await
 }
 
-/// What PostgreSQL holds of these ids, of whichever knowledge base; and which of them are on the list of retired points.
+/// What PostgreSQL holds of these ids, of whichever knowledge base; and which of them are on the list of retired points, or
+/// on their way to it.
 /// In this order: an id that goes from one to the other in between is seen on the list.
 async fn known_by_id(app: &App, ids: &[ChunkId]) -> Result<(Vec<Known>, BTreeSet<ChunkId>), DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
@@ -284,7 +285,11 @@ async fn known_by_id(app: &App, ids: &[ChunkId]) -> Result<(Vec<Known>, BTreeSet
                 .await?;
             let retired = tx
                 .query_typed(
-                    "-- audit::retired_by_id\nSELECT chunk_id FROM retired_points WHERE chunk_id = ANY($1)",
+                    "-- audit::retired_by_id
+                    SELECT chunk_id FROM retired_points WHERE chunk_id = ANY($1)
+                    UNION ALL
+                    SELECT c.id FROM chunk_metadata c JOIN erasures e ON e.document_id = c.document_id
+                    WHERE c.id = ANY($1) AND e.remains",
                     &[(&ids, Type::UUID_ARRAY)],
                 )
                 .await?;

@@ -25,7 +25,8 @@ pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, 
             if let Some(former) = former {
                 drop_former(tx, lease, former).await?;
             }
-            let view = documents::get(tx, lease.document).await?.ok_or(IngestError::NoDocument)?;
+            // A newer one may be claimed already; the answer is this one's.
+            let view = documents::get_at(tx, lease.document, lease.revision).await?.ok_or(IngestError::NoDocument)?;
             let answer = view.answer(super::status(former.is_none()))?;
             idempotency::finish_ingestion(tx, lease.document, lease.revision, &answer).await?;
             Ok::<_, IngestError>(answer)

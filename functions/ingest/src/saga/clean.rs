@@ -40,6 +40,18 @@ pub async fn clean_due(app: &App, deadline: Deadline) -> Result<bool, IngestErro
     Ok(clean_page(app, None, Uuid::nil(), deadline).await?.is_some())
 }
 
+/// Retires what remains of deleted documents, batch by batch, until there is no more or the time is over.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn retire_remains(app: &App, deadline: Deadline) -> Result<(), IngestError> {
+    while !deadline.passed()
+        && app.db.transaction("retire what remains", async |tx| shared::documents::retire_remains(tx).await).await?
+    {
+    }
+    Ok(())
+}
+
 async fn clean_page(
     app: &App,
     document: Option<DocumentId>,
