@@ -24,6 +24,8 @@ pub struct Config {
     pub embedding: EmbeddingConfig,
     /// Access tokens.
     pub tokens: TokenConfig,
+    /// What makes answers of passages. Only `query` reads it.
+    pub answers: AnswersConfig,
     /// Limits on requests.
     pub limits: Limits,
 }
@@ -79,6 +81,78 @@ pub enum EmbeddingConfig {
         /// Sent as bearer token.
         api_key: Option<SecretString>,
     },
+}
+
+/// What makes answers of passages. Without a model, the answer is made of the passages' own sentences.
+#[derive(Clone, Debug)]
+pub struct AnswersConfig {
+    /// The language model.
+    pub llm: Option<LlmConfig>,
+    /// Tokens of the passages that it is given.
+    pub context_tokens_max: usize,
+    /// What reads the best candidates once more.
+    pub rerank: Option<RerankConfig>,
+}
+
+impl Default for AnswersConfig {
+    fn default() -> Self {
+        // A dozen passages: fewer miss what stands in the eighth, more cost and are read less well.
+        Self { llm: None, context_tokens_max: 6_000, rerank: None }
+    }
+}
+
+/// A language model.
+#[derive(Clone, Debug)]
+pub enum LlmConfig {
+    /// An OpenAI-compatible HTTP endpoint.
+    OpenAi {
+        /// `POST {base_url}/chat/completions`.
+        base_url: String,
+        /// The model's name, as the endpoint knows it.
+        model: String,
+        /// Sent as bearer token.
+        api_key: Option<SecretString>,
+    },
+    /// Amazon Bedrock, with the function's own credentials.
+    Bedrock {
+        /// The model's id, or the ARN of an inference profile.
+        model: String,
+    },
+}
+
+/// A reranker behind HTTP.
+#[derive(Clone, Debug)]
+pub struct RerankConfig {
+    /// `POST {base_url}/rerank`.
+    pub base_url: String,
+    /// Which form requests and answers have.
+    pub form: RerankForm,
+    /// The model's name, as the endpoint knows it.
+    pub model: Option<String>,
+    /// Sent as bearer token.
+    pub api_key: Option<SecretString>,
+}
+
+/// The forms of rerankers' requests and answers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RerankForm {
+    /// Cohere's, which Jina, vLLM and others speak too.
+    #[default]
+    Cohere,
+    /// That of Hugging Face's Text Embeddings Inference.
+    Tei,
+}
+
+impl FromStr for RerankForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cohere" => Ok(Self::Cohere),
+            "tei" => Ok(Self::Tei),
+            _ => Err("it is neither cohere nor tei".to_owned()),
+        }
+    }
 }
 
 /// How access tokens are issued and checked.
@@ -155,6 +229,7 @@ impl Config {
             qdrant,
             embedding: EmbeddingConfig::from_env(secrets).await?,
             tokens: TokenConfig::from_env(secrets).await?,
+            answers: AnswersConfig::from_env(secrets).await?,
             limits: Limits {
                 body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
                 request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),
@@ -182,6 +257,37 @@ impl EmbeddingConfig {
             None => std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         };
         Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
+    }
+}
+
+impl AnswersConfig {
+    /// Reads the environment: an endpoint if `LLM_URL` names one, Bedrock if `LLM_BEDROCK_MODEL` does, else no model; a
+    /// reranker if `RERANK_URL` names one.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        let llm = match (text("LLM_URL")?, text("LLM_BEDROCK_MODEL")?) {
+            (Some(base_url), _) => Some(LlmConfig::OpenAi {
+                base_url,
+                model: required("LLM_MODEL", text("LLM_MODEL")?)?,
+                api_key: secret("LLM_API_KEY", secrets).await?,
+            }),
+            (None, Some(model)) => Some(LlmConfig::Bedrock { model }),
+            (None, None) => None,
+        };
+        let rerank = match text("RERANK_URL")? {
+            Some(base_url) => Some(RerankConfig {
+                base_url,
+                form: parsed("RERANK_FORM")?.unwrap_or_default(),
+                model: text("RERANK_MODEL")?,
+                api_key: secret("RERANK_API_KEY", secrets).await?,
+            }),
+            None => None,
+        };
+        let context_tokens_max = parsed("LLM_CONTEXT_TOKENS")?.unwrap_or(defaults.context_tokens_max);
+        Ok(Self { llm, context_tokens_max, rerank })
     }
 }
 

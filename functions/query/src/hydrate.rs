@@ -110,6 +110,7 @@ fn found(row: &Row) -> Result<Found, DbError> {
         hit: Hit {
             chunk_id: ChunkId(row.try_get("chunk_id")?),
             score: 0.0,
+            rerank_score: None,
             text: row.try_get("text")?,
             document: HitDocument {
                 id: DocumentId(row.try_get("document_id")?),

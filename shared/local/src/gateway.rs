@@ -35,7 +35,7 @@ impl Functions {
         match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
             "auth" | "knowledge-bases" | ".well-known" => &self.auth,
             "consistency" | "documents" => &self.ingest,
-            "query" => &self.query,
+            "citations" | "query" => &self.query,
             _ => &self.own,
         }
     }
@@ -50,7 +50,7 @@ pub fn router(app: &App) -> Result<Router, ConfigError> {
     let functions = Functions {
         auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?),
         ingest: ingest::router(app.clone()),
-        query: query::router(app.clone()),
+        query: query::router(app.clone())?,
         own: shared::http::finish(own, app.clone()),
     };
     // A fallback and no route: a route's parameters would stay in the request and confuse the function's own.

@@ -10,7 +10,7 @@ use std::{
 
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
     db::migrations,
     deadline::Deadline,
     problem::Causes,
@@ -50,7 +50,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let listener = bind(options.port)?;
     let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
     let keys = keys::load_or_generate(&data.join("keys"))?;
-    let embedding = embedding()?;
+    let (embedding, answers) = models()?;
     let stores = Stores::start(&data)?;
     let config = Config {
         database: DatabaseConfig::at(stores.database_url.clone()),
@@ -63,6 +63,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             jwks: keys.jwks,
             signing_key: Some(keys.private_pem),
         },
+        answers,
         limits: Limits::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -131,18 +132,20 @@ async fn serve(
     Ok(())
 }
 
-/// The endpoint that `EMBEDDING_URL` names, or the model in this process.
-fn embedding() -> Result<EmbeddingConfig, Failure> {
+/// What stands in the environment as it does in the cloud: the endpoint that `EMBEDDING_URL` names, or the model in this
+/// process; the language model and the reranker, if there are any.
+fn models() -> Result<(EmbeddingConfig, AnswersConfig), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("there is no runtime"))?;
     let secrets = SecretsManager::default();
-    let mut config = runtime
+    let mut embedding = runtime
         .block_on(EmbeddingConfig::from_env(&secrets))
         .map_err(Failure::because("the embedding's settings do not hold"))?;
-    if let EmbeddingConfig::MiniLm { dir, .. } = &mut config {
+    if let EmbeddingConfig::MiniLm { dir, .. } = &mut embedding {
         *dir = model::dir()?;
     }
-    Ok(config)
+    let answers = runtime.block_on(AnswersConfig::from_env(&secrets));
+    Ok((embedding, answers.map_err(Failure::because("the settings of the language model do not hold"))?))
 }
 
 /// Turns true when a signal asks us to end.

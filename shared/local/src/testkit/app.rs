@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
+    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
     db::{Db, DbError},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
@@ -106,6 +106,7 @@ impl TestApp {
                 jwks: servers.keys.jwks.clone(),
                 signing_key: Some(servers.keys.private_pem.clone()),
             },
+            answers: AnswersConfig::default(),
             limits: Limits::default(),
         };
         let mut parts = Parts { config, embedder: servers::embedder(), index: None };
