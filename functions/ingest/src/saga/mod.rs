@@ -35,7 +35,6 @@ use shared::{
 };
 use tokio_postgres::{Transaction, types::Type};
 
-pub(crate) use self::embed::{Pending, points, upsert};
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
     clean::{clean_document, clean_due},
