@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use auth::signer::GeneratedKeys;
+use secrecy::SecretString;
 use shared::{
     App,
     config::{Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
@@ -50,21 +52,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let listener = bind(options.port)?;
     let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
     let keys = keys::load_or_generate(&data.join("keys"))?;
-    let embedding = embedding()?;
+    let models = models()?;
     let stores = Stores::start(&data)?;
-    let config = Config {
-        database: DatabaseConfig::at(stores.database_url.clone()),
-        qdrant: QdrantConfig::at(&stores.qdrant_url),
-        embedding,
-        tokens: TokenConfig {
-            issuer: format!("http://{address}"),
-            audience: "lockstep".to_owned(),
-            access_ttl: Duration::from_mins(15),
-            jwks: keys.jwks,
-            signing_key: Some(keys.private_pem),
-        },
-        limits: Limits::default(),
-    };
+    stores.announce(&data)?;
+    let config = config(stores.database_url.clone(), &stores.qdrant_url, models, format!("http://{address}"), keys);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
     let result = runtime.block_on(serve(config, listener, address, &data, options, started));
@@ -72,6 +63,30 @@ pub fn run(options: Options) -> Result<(), Failure> {
     runtime.shutdown_timeout(Duration::from_secs(1));
     stores.stop();
     result
+}
+
+/// The configuration of the functions on these stores.
+pub(crate) fn config(
+    database_url: SecretString,
+    qdrant_url: &str,
+    (embedding, embedding_next): (EmbeddingConfig, Option<EmbeddingConfig>),
+    issuer: String,
+    keys: GeneratedKeys,
+) -> Config {
+    Config {
+        database: DatabaseConfig::at(database_url),
+        qdrant: QdrantConfig::at(qdrant_url),
+        embedding,
+        embedding_next,
+        tokens: TokenConfig {
+            issuer,
+            audience: "lockstep".to_owned(),
+            access_ttl: Duration::from_mins(15),
+            jwks: keys.jwks,
+            signing_key: Some(keys.private_pem),
+        },
+        limits: Limits::default(),
+    }
 }
 
 /// Serves until a signal comes, then lets running requests end.
@@ -131,8 +146,9 @@ async fn serve(
     Ok(())
 }
 
-/// The endpoint that `EMBEDDING_URL` names, or the model in this process.
-fn embedding() -> Result<EmbeddingConfig, Failure> {
+/// The endpoint that `EMBEDDING_URL` names, or the model in this process; and the other model, while one takes the other's
+/// place.
+pub(crate) fn models() -> Result<(EmbeddingConfig, Option<EmbeddingConfig>), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("there is no runtime"))?;
     let secrets = SecretsManager::default();
@@ -142,7 +158,10 @@ fn embedding() -> Result<EmbeddingConfig, Failure> {
     if let EmbeddingConfig::MiniLm { dir, .. } = &mut config {
         *dir = model::dir()?;
     }
-    Ok(config)
+    let next = runtime
+        .block_on(EmbeddingConfig::next_from_env(&secrets))
+        .map_err(Failure::because("the other embedding's settings do not hold"))?;
+    Ok((config, next))
 }
 
 /// Turns true when a signal asks us to end.
@@ -184,6 +203,16 @@ async fn sweep(app: App, ending: watch::Receiver<bool>) {
 
 /// Holds the data folder: two stacks on one would fight over it.
 fn lock(data: &Path) -> Result<File, Failure> {
+    try_lock(data)?.map_err(|pid| {
+        Failure::new(format!(
+            "another `lockstep up` (process {pid}) runs on {}; stop it, or set LOCKSTEP_DATA_DIR to another folder",
+            data.display()
+        ))
+    })
+}
+
+/// Holds the data folder, or tells which process does.
+pub(crate) fn try_lock(data: &Path) -> Result<Result<File, String>, Failure> {
     let path = data.join("lock");
     let unusable = || format!("{} can not be used", path.display());
     let mut file = File::options()
@@ -198,16 +227,12 @@ fn lock(data: &Path) -> Result<File, Failure> {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             file.read_to_string(&mut pid).ok();
-            return Err(Failure::new(format!(
-                "another `lockstep up` (process {}) runs on {}; stop it, or set LOCKSTEP_DATA_DIR to another folder",
-                pid.trim(),
-                data.display()
-            )));
+            return Ok(Err(pid.trim().to_owned()));
         }
         Err(TryLockError::Error(error)) => return Err(Failure::because(unusable())(error)),
     }
     file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(Failure::because(unusable()))?;
-    Ok(file)
+    Ok(Ok(file))
 }
 
 fn bind(port: u16) -> Result<TcpListener, Failure> {

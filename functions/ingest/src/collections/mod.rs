@@ -57,7 +57,10 @@ impl Collection {
             id: row.try_get("id")?,
             name: row.try_get("name")?,
             alias: row.try_get("alias")?,
-            space: Space { model: row.try_get("model")?, dimension: dimension.map_err(|_| invalid("dimension", "is negative"))? },
+            space: Space {
+                model: row.try_get("model")?,
+                dimension: dimension.map_err(|_| invalid("dimension", "is negative"))?,
+            },
             state: match row.try_get("state")? {
                 "building" => State::Building,
                 "live" => State::Live,

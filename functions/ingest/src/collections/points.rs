@@ -7,8 +7,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
-    retry,
-    sparse,
+    retry, sparse,
     vectors::{IndexError, Point},
 };
 use tokio_postgres::Row;
@@ -34,11 +33,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// Of a row with `id`, `text` and `heading_path`.
-    pub(crate) fn from_row(
-        row: &Row,
-        knowledge_base: KnowledgeBaseId,
-        document: DocumentId,
-    ) -> Result<Self, DbError> {
+    pub(crate) fn from_row(row: &Row, knowledge_base: KnowledgeBaseId, document: DocumentId) -> Result<Self, DbError> {
         let path: Vec<String> = row.try_get("heading_path")?;
         Ok(Self {
             id: ChunkId(row.try_get("id")?),

@@ -169,12 +169,7 @@ pub(super) async fn cancel(app: &App) -> Result<(), IngestError> {
             )
             .await
             .map_err(DbError::from)?;
-            leave(
-                tx,
-                &format!("(state = 'building' OR alias IN (SELECT alias FROM ({LATER}) later))"),
-                &alias,
-            )
-            .await
+            leave(tx, &format!("(state = 'building' OR alias IN (SELECT alias FROM ({LATER}) later))"), &alias).await
         })
         .await
 }
@@ -474,13 +469,21 @@ fn progress_from(row: &Row) -> Result<Progress, DbError> {
 }
 
 /// Changes the build's row, if the lease is still held.
-async fn change(app: &App, build: &Build, statement: &'static str, next: ChunkId, written: i64) -> Result<(), IngestError> {
+async fn change(
+    app: &App,
+    build: &Build,
+    statement: &'static str,
+    next: ChunkId,
+    written: i64,
+) -> Result<(), IngestError> {
     let (id, fence) = (build.collection.id, build.fence);
+    // Owned: with a borrowed one, the compiler does not see that the future may change threads.
+    let statement = statement.to_owned();
     app.db
         .transaction("record build", async move |tx| {
             let rows = tx
                 .execute_typed(
-                    statement,
+                    &statement,
                     &[(&id, Type::INT8), (&fence, Type::INT8), (&next.0, Type::UUID), (&written, Type::INT8)],
                 )
                 .await

@@ -15,7 +15,9 @@ mod ledger;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shared::{App, app::Model, deadline::Deadline, domain::ChunkId, embed::EmbedError, problem::Causes, vectors::IndexError};
+use shared::{
+    App, app::Model, deadline::Deadline, domain::ChunkId, embed::EmbedError, problem::Causes, vectors::IndexError,
+};
 use time::OffsetDateTime;
 
 use self::ledger::Build;
@@ -95,7 +97,8 @@ pub async fn command(app: &App, command: Command, deadline: Deadline) -> Result<
             work(app, deadline).await?;
         }
         Command::StartNext => {
-            let next = app.next.clone().ok_or(IngestError::NotPossible("no other model is configured (EMBEDDING_NEXT_*)"))?;
+            let next =
+                app.next.clone().ok_or(IngestError::NotPossible("no other model is configured (EMBEDDING_NEXT_*)"))?;
             ledger::start(app, &next).await?;
             work(app, deadline).await?;
         }

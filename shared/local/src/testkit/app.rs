@@ -121,7 +121,9 @@ impl TestApp {
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
             index_retries: RetryBudget::default(),
             next: parts.next.clone().map(|embedder| Model {
-                index: Arc::new(QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds")),
+                index: Arc::new(
+                    QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds"),
+                ),
                 embedder,
             }),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
@@ -253,11 +255,14 @@ impl Drop for TestApp {
         if !servers().external {
             return;
         }
-        let (collection, qdrant) = (format!("{}-v1", self.collection()), self.qdrant());
+        let (prefix, qdrant) = (format!("{}-", self.app.config.qdrant.prefix), self.qdrant());
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         servers::blocking(async move {
             servers::administer(&servers().database_url, &statement).await.ok();
-            qdrant.delete_collection(collection).await.ok();
+            let Ok(listed) = qdrant.list_collections().await else { return };
+            for collection in listed.collections.into_iter().filter(|collection| collection.name.starts_with(&prefix)) {
+                qdrant.delete_collection(collection.name).await.ok();
+            }
         });
     }
 }
