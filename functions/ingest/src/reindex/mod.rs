@@ -168,29 +168,33 @@ async fn settle(app: &App, deadline: Deadline) -> Result<(), IngestError> {
 /// # Errors
 /// [`IngestError::BuildRunning`] when another process does, [`IngestError::NoEmbedder`], or a store's.
 pub async fn work(app: &App, deadline: Deadline) -> Result<bool, IngestError> {
-    let Some(build) = ledger::open(app, deadline.remaining() + RELEASE_MARGIN).await? else { return Ok(true) };
-    let (id, fence) = (build.collection.id, build.fence);
     let work_deadline = deadline.minus(RELEASE_MARGIN);
-    match parts(app, build, work_deadline).await {
-        Ok(true) => {
-            settle(app, deadline).await?;
-            Ok(true)
-        }
-        Ok(false) => {
-            ledger::release(app, id, fence, Duration::ZERO).await?;
-            Ok(false)
-        }
-        // The invocation's end is no fault of anybody's.
-        Err(error) if work_deadline.passed() && is_timeout(&error) => {
-            ledger::release(app, id, fence, Duration::ZERO).await?;
-            Ok(false)
-        }
-        Err(error) => {
-            // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
-            if let Err(second) = ledger::release(app, id, fence, FAILURE_PAUSE).await {
-                tracing::warn!(first = %Causes(&error), error = %Causes(&second), "lease not released");
+    loop {
+        let Some(build) = ledger::open(app, deadline.remaining() + RELEASE_MARGIN).await? else { return Ok(true) };
+        let (id, fence) = (build.collection.id, build.fence);
+        match parts(app, build, work_deadline).await {
+            Ok(true) => {
+                settle(app, deadline).await?;
+                return Ok(true);
             }
-            Err(error)
+            Ok(false) => {
+                ledger::release(app, id, fence, Duration::ZERO).await?;
+                return Ok(false);
+            }
+            // It was cancelled, or the collection was found lost and the build begins anew: for who opens it next.
+            Err(IngestError::BuildLost) => {}
+            // The invocation's end is no fault of anybody's.
+            Err(error) if work_deadline.passed() && is_timeout(&error) => {
+                ledger::release(app, id, fence, Duration::ZERO).await?;
+                return Ok(false);
+            }
+            Err(error) => {
+                // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
+                if let Err(second) = ledger::release(app, id, fence, FAILURE_PAUSE).await {
+                    tracing::warn!(first = %Causes(&error), error = %Causes(&second), "lease not released");
+                }
+                return Err(error);
+            }
         }
     }
 }

@@ -68,6 +68,7 @@ async fn while_documents_come_change_and_go_a_new_collection_takes_the_old_ones_
     for n in 0..8 {
         send(&app, &user, &format!("d{n}"), 30).await;
     }
+    let words = (0..12).map(|n| format!("fixed{n}")).collect::<Vec<_>>().join(" ");
     let change = async |n: usize| {
         let text = (0..20).map(|part| format!("# Part {part}\n\n{}", format!("turn{n} part{part} ").repeat(70)));
         let text = text.collect::<Vec<_>>().join("\n\n");
@@ -96,7 +97,7 @@ async fn while_documents_come_change_and_go_a_new_collection_takes_the_old_ones_
         let read = async {
             let mut turns = 0;
             while !done.load(Ordering::Relaxed) || turns == 0 {
-                let hits = found(&app, &user, "fixed0 fixed1 fixed2 fixed3 fixed4 fixed5 fixed6 fixed7").await;
+                let hits = found(&app, &user, &words).await;
                 assert_eq!(hits.iter().filter(|id| **id == fixed).count(), 12, "P2: all of it is always found");
                 turns += 1;
             }
