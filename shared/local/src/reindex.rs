@@ -128,7 +128,9 @@ fn show(building: &Progress, started: Instant, terminal: bool) {
     let what = if building.scanned {
         format!("{name}: comparing, {repaired} repaired, {seconds} s")
     } else {
-        let percent = written.saturating_mul(100) / (*expected).max(1);
+        // Documents that came since it began are scanned as well.
+        let expected = (*expected).max(*written).max(1);
+        let percent = written.saturating_mul(100) / expected;
         format!("{name}: {written} of {expected} points, {percent} %, {seconds} s")
     };
     say(&if terminal { format!("\r\x1b[K{what}") } else { format!("{what}\n") });

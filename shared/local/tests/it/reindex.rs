@@ -40,8 +40,8 @@ async fn command(app: &TestApp, command: Command) -> Vec<Progress> {
 }
 
 fn states(collections: &[Progress]) -> Vec<(&str, &str)> {
-    let version = |name: &'_ str| name.rfind("-v").unwrap() + 1;
-    collections.iter().map(|one| (&one.name[version(&one.name)..], one.state.as_str())).collect()
+    let version = |one: &'_ Progress| one.name.rfind('v').unwrap();
+    collections.iter().map(|one| (one.name.split_at(version(one)).1, one.state.as_str())).collect()
 }
 
 /// The ids of all points of a collection, by its own name.
