@@ -22,6 +22,8 @@ pub struct Config {
     pub qdrant: QdrantConfig,
     /// What turns text into vectors.
     pub embedding: EmbeddingConfig,
+    /// The same of the other model, while one takes the other's place.
+    pub embedding_next: Option<EmbeddingConfig>,
     /// Access tokens.
     pub tokens: TokenConfig,
     /// What makes answers of passages. Only `query` reads it.
@@ -228,6 +230,7 @@ impl Config {
             database,
             qdrant,
             embedding: EmbeddingConfig::from_env(secrets).await?,
+            embedding_next: EmbeddingConfig::next_from_env(secrets).await?,
             tokens: TokenConfig::from_env(secrets).await?,
             answers: AnswersConfig::from_env(secrets).await?,
             limits: Limits {
@@ -252,11 +255,26 @@ impl EmbeddingConfig {
                 api_key: secret("EMBEDDING_API_KEY", secrets).await?,
             });
         }
-        let threads = match parsed("EMBEDDING_THREADS")? {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
-        };
-        Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
+        let dir = parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into());
+        Ok(Self::MiniLm { dir, threads: threads()? })
+    }
+
+    /// Reads the environment for the other model of a transition: `EMBEDDING_NEXT_URL` with the others as above, or
+    /// `EMBEDDING_NEXT_MODEL_DIR`. `None`: there is no transition.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn next_from_env(secrets: &dyn SecretSource) -> Result<Option<Self>, ConfigError> {
+        if let Some(base_url) = text("EMBEDDING_NEXT_URL")? {
+            return Ok(Some(Self::Http {
+                base_url,
+                model: required("EMBEDDING_NEXT_MODEL", text("EMBEDDING_NEXT_MODEL")?)?,
+                dimension: required("EMBEDDING_NEXT_DIMENSION", parsed("EMBEDDING_NEXT_DIMENSION")?)?,
+                api_key: secret("EMBEDDING_NEXT_API_KEY", secrets).await?,
+            }));
+        }
+        let dir = parsed("EMBEDDING_NEXT_MODEL_DIR")?;
+        dir.map(|dir| Ok(Self::MiniLm { dir, threads: threads()? })).transpose()
     }
 }
 
@@ -359,6 +377,11 @@ impl ConfigError {
     pub fn invalid(name: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Invalid { name, source: source.into() }
     }
+}
+
+fn threads() -> Result<NonZero<usize>, ConfigError> {
+    let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    Ok(parsed("EMBEDDING_THREADS")?.unwrap_or_else(all))
 }
 
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, ConfigError> {

@@ -131,7 +131,8 @@ pub async fn of(app: &App, caller: UserId, target: Target, deadline: Deadline) -
         })
         .await?;
     let part = Part::KnowledgeBase(consistency.knowledge_base);
-    (consistency.qdrant, consistency.degraded) = PointCount::of(app, part, deadline).await;
+    let points = app.index.count_part(part, deadline).await;
+    (consistency.qdrant, consistency.degraded) = PointCount::from(points.map_err(IngestError::from))?;
     Ok(consistency)
 }
 

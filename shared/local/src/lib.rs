@@ -14,6 +14,7 @@ pub mod model;
 pub mod postgres;
 pub mod process;
 pub mod qdrant;
+pub mod reindex;
 pub mod s3;
 pub mod settings;
 pub mod stores;

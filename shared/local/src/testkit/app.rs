@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
+    app::Model,
     config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
     db::{Db, DbError},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
@@ -40,6 +41,8 @@ pub struct Parts {
     pub config: Config,
     /// Text to vectors; it will be counted.
     pub embedder: Arc<dyn Embedder>,
+    /// The other model, while one takes the other's place.
+    pub next: Option<Arc<dyn Embedder>>,
     /// The index, when it is another than Qdrant under `config.qdrant`.
     pub index: Option<Arc<dyn VectorIndex>>,
 }
@@ -99,6 +102,7 @@ impl TestApp {
             qdrant,
             // Not read: the embedder is shared by all tests of the process.
             embedding: EmbeddingConfig::MiniLm { dir: "model".into(), threads: NonZero::<usize>::MIN },
+            embedding_next: None,
             tokens: TokenConfig {
                 issuer: "http://127.0.0.1:8080".to_owned(),
                 audience: "lockstep".to_owned(),
@@ -109,7 +113,7 @@ impl TestApp {
             answers: AnswersConfig::default(),
             limits: Limits::default(),
         };
-        let mut parts = Parts { config, embedder: servers::embedder(), index: None };
+        let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
         change(&mut parts);
         let embedded = Embedded::default();
         let app = App {
@@ -117,6 +121,12 @@ impl TestApp {
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
             index_retries: RetryBudget::default(),
+            next: parts.next.clone().map(|embedder| Model {
+                index: Arc::new(
+                    QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds"),
+                ),
+                embedder,
+            }),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };
@@ -246,11 +256,14 @@ impl Drop for TestApp {
         if !servers().external {
             return;
         }
-        let (collection, qdrant) = (format!("{}-v1", self.collection()), self.qdrant());
+        let (prefix, qdrant) = (format!("{}-", self.app.config.qdrant.prefix), self.qdrant());
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         servers::blocking(async move {
             servers::administer(&servers().database_url, &statement).await.ok();
-            qdrant.delete_collection(collection).await.ok();
+            let Ok(listed) = qdrant.list_collections().await else { return };
+            for collection in listed.collections.into_iter().filter(|collection| collection.name.starts_with(&prefix)) {
+                qdrant.delete_collection(collection.name).await.ok();
+            }
         });
     }
 }

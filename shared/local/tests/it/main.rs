@@ -27,6 +27,7 @@ mod postgres_faults;
 mod qdrant_faults;
 mod query;
 mod refusals;
+mod reindex;
 mod retry;
 mod sigv4;
 mod stack;

@@ -71,6 +71,7 @@ fn app(config: Config) -> Result<App, Failure> {
         index_retries: shared::retry::RetryBudget::default(),
         verifier: Verifier::new(&config.tokens).map_err(Failure::because("the key set does not hold"))?,
         embedder,
+        next: None,
         config: Arc::new(config),
     })
 }
