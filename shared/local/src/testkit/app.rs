@@ -116,7 +116,7 @@ impl TestApp {
             db: Db::new(&parts.config.database).expect("the configuration holds"),
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
-            index_retries: RetryBudget::default(),
+            index_retries: RetryBudget::new("qdrant"),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };
