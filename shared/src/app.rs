@@ -52,7 +52,7 @@ impl App {
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
-            index_retries: RetryBudget::default(),
+            index_retries: RetryBudget::new("qdrant"),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
             next,

@@ -330,6 +330,8 @@ pub struct LogConfig {
     pub filter: String,
     /// One JSON object a line, as `CloudWatch` Logs Insights reads it, instead of text for people.
     pub json: bool,
+    /// The Lambda function that this is, if it is one.
+    pub function: Option<String>,
 }
 
 impl LogConfig {
@@ -342,6 +344,7 @@ impl LogConfig {
         Self {
             filter: set("RUST_LOG").or_else(|| set("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".to_owned()),
             json: set("AWS_LAMBDA_FUNCTION_NAME").is_some(),
+            function: set("AWS_LAMBDA_FUNCTION_NAME"),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod domain;
 pub mod embed;
 pub mod http;
 pub mod knowledge_bases;
+pub mod metrics;
 pub mod problem;
 pub mod retry;
 pub mod secrets;

@@ -2,7 +2,7 @@
 //! others their turn.
 
 use serde::{Deserialize, Serialize};
-use shared::{App, deadline::Deadline, problem::Causes};
+use shared::{App, deadline::Deadline, metrics, problem::Causes};
 
 use crate::{
     audit, erasures,
@@ -62,6 +62,7 @@ pub async fn sweeper(app: &App, event: SweeperEvent, deadline: Deadline) -> Resu
     let audit = audit::run_due(app, deadline).await;
     let erasures = erasures::complete_due(app, deadline).await;
 
+    metrics::sweep();
     let mut first = None;
     let mut note = |part: &'static str, error: IngestError| {
         tracing::warn!(sweeper.part = part, error = %Causes(&error), "a part of the sweep failed");

@@ -85,6 +85,7 @@ fn events(
         if let Some(usage) = &searched.response.usage {
             yield Ok(event("usage", usage));
         }
+        searched.measure();
         yield Ok(event("done", &json!({})));
     }
 }

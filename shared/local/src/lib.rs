@@ -10,6 +10,7 @@ pub mod failure;
 pub mod folder;
 pub mod gateway;
 pub mod keys;
+pub mod metrics;
 pub mod model;
 pub mod postgres;
 pub mod process;

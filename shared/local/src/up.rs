@@ -24,7 +24,9 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{args::Options, demo, failure::Failure, folder, gateway, keys, model, s3, settings, stores::Stores};
+use crate::{
+    args::Options, demo, failure::Failure, folder, gateway, keys, metrics, model, s3, settings, stores::Stores,
+};
 
 /// How long requests that are running may take to end, once we are asked to.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -44,6 +46,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let log = LogConfig::from_env();
     // At a terminal a line for each request is noise between the demo's lines; for a machine it is the point.
     let asked = settings::var("RUST_LOG").is_some() || options.json;
+    metrics::collect();
     telemetry::init(if asked { &log.filter } else { "warn" }, options.json);
 
     let data = settings::data_dir();

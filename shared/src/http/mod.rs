@@ -23,6 +23,7 @@ pub use self::extract::{
 use crate::{
     App,
     deadline::Deadline,
+    metrics,
     problem::{Code, Problem},
 };
 
@@ -63,7 +64,9 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
             .retry_after(Duration::from_secs(1))
             .into_response(),
     };
+    let mut code = None;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        code = Some(problem.code().as_str());
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.respond(&id);
         // RFC 9110, section 15.5.6: a 405 lists the methods that there are; axum knows them.
@@ -74,12 +77,15 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    let duration = started.elapsed();
+    metrics::request(route.as_deref(), code, duration);
+    metrics::flush();
     tracing::info!(
         request.id = id,
         http.method = %method,
         http.route = route,
         http.status = response.status().as_u16(),
-        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         "request"
     );
     response

@@ -30,6 +30,7 @@ use shared::{
     deadline::Deadline,
     domain::{ContentHash, KnowledgeBaseId},
     embed::EmbedError,
+    metrics,
     problem::Causes,
     vectors::IndexError,
 };
@@ -146,6 +147,9 @@ async fn work(app: &App, lease: ledger::Lease, deadline: Deadline) -> Result<Aud
         }
     }
     let audit = ledger::require(app, id).await?;
+    if audit.finished_at.is_some() && audit.knowledge_base.is_none() {
+        metrics::drift(audit.missing, audit.orphaned, audit.mislinked, audit.withheld);
+    }
     if audit.finished_at.is_some() {
         tracing::info!(
             audit.id = id,

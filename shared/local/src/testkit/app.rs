@@ -120,7 +120,7 @@ impl TestApp {
             db: Db::new(&parts.config.database).expect("the configuration holds"),
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
-            index_retries: RetryBudget::default(),
+            index_retries: RetryBudget::new("qdrant"),
             next: parts.next.clone().map(|embedder| Model {
                 index: Arc::new(
                     QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds"),

@@ -22,6 +22,7 @@ mod gate;
 mod ingestion;
 mod kit;
 mod large_deletions;
+mod metrics;
 mod migrations;
 mod postgres_faults;
 mod qdrant_faults;
