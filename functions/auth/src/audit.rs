@@ -17,6 +17,12 @@ pub enum Event {
     ReauthenticationFailed,
     /// An account was deleted, with how much that belonged to it.
     AccountDeleted,
+    /// An API key was made.
+    ApiKeyCreated,
+    /// An API key lost scopes.
+    ApiKeyNarrowed,
+    /// An API key was revoked, with those that it had made.
+    ApiKeyRevoked,
     /// A knowledge base was made.
     KnowledgeBaseCreated,
     /// A knowledge base was deleted, with how many documents.
@@ -33,6 +39,9 @@ impl Event {
             Self::LoginFailed => "login.failed",
             Self::ReauthenticationFailed => "reauthentication.failed",
             Self::AccountDeleted => "account.deleted",
+            Self::ApiKeyCreated => "api_key.created",
+            Self::ApiKeyNarrowed => "api_key.narrowed",
+            Self::ApiKeyRevoked => "api_key.revoked",
             Self::KnowledgeBaseCreated => "knowledge_base.created",
             Self::KnowledgeBaseDeleted => "knowledge_base.deleted",
         }

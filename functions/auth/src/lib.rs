@@ -3,9 +3,10 @@
 //! The data walks one way: [`routes`] parses a request into [`email::Email`] and [`password::Password`],
 //! [`accounts`] and [`knowledge_bases`] decide, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
 //! and [`problem`] turns an [`error::AuthError`] into an answer. Only [`signer`] has the private key, only
-//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL.
+//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL; [`api_keys`] holds its own.
 
 pub mod accounts;
+pub mod api_keys;
 pub mod audit;
 pub mod email;
 pub mod error;

@@ -14,7 +14,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Principal, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Writer, media_type, unsupported_media_type},
     knowledge_bases,
     problem::Problem,
     vectors::Part,
@@ -112,7 +112,7 @@ pub struct LastAudit {
 /// `GET /consistency`.
 async fn show(
     State(app): State<App>,
-    caller: Principal,
+    caller: Reader,
     invocation: Invocation,
     Params(target): Params<Target>,
 ) -> Result<Json<Consistency>, Problem> {
@@ -268,7 +268,7 @@ impl From<Audit> for Proof {
 /// the time was too short.
 async fn verify(
     State(app): State<App>,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     headers: HeaderMap,
     Body(body): Body,
@@ -299,7 +299,7 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
 /// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
 async fn erasure(
     State(app): State<App>,
-    caller: Principal,
+    caller: Reader,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<Erasure>, Problem> {

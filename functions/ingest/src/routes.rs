@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use shared::{
     App,
     domain::DocumentId,
-    http::{Body, Invocation, Json, Params, PathId, Principal},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
     problem::{Causes, Problem},
 };
 
@@ -42,7 +42,7 @@ pub fn router(app: App) -> Router {
 /// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
 async fn create(
     State(app): State<App>,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     uri: Uri,
     headers: HeaderMap,
@@ -83,7 +83,7 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
 /// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
 async fn retry(
     State(app): State<App>,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Response, Problem> {
@@ -123,7 +123,7 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
 
 async fn list(
     State(app): State<App>,
-    caller: Principal,
+    caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<DocumentPage>, Problem> {
     Ok(Json(documents::list(&app, caller.user, params.check()?).await?))
@@ -131,7 +131,7 @@ async fn list(
 
 async fn show(
     State(app): State<App>,
-    caller: Principal,
+    caller: Reader,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
     Ok(Json(documents::require_for(&app, caller.user, id).await?))
@@ -141,7 +141,7 @@ async fn show(
 /// sweeper.
 async fn delete(
     State(app): State<App>,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<StatusCode, Problem> {

@@ -52,7 +52,7 @@ use shared::{
     App,
     deadline::Deadline,
     domain::UserId,
-    http::{Invocation, Json, Principal},
+    http::{Invocation, Json, Reader},
     problem::Problem,
     sparse,
 };
@@ -73,11 +73,11 @@ pub fn router(app: App) -> Router {
 async fn query(
     State(app): State<App>,
     invocation: Invocation,
-    principal: Principal,
+    caller: Reader,
     Json(request): Json<QueryRequest>,
 ) -> Result<Json<QueryResponse>, Problem> {
     let query = Query::try_from(request)?;
-    Ok(Json(run(&app, principal.user, query, invocation.deadline).await?))
+    Ok(Json(run(&app, caller.user, query, invocation.deadline).await?))
 }
 
 /// Answers one query. Reads both stores, writes nothing.

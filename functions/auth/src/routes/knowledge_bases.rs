@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     App,
     domain::{DisplayName, KnowledgeBaseId, Role},
-    http::{Invocation, Json, Params, PathId, Principal},
+    http::{Admin, Invocation, Json, Params, PathId, Reader},
     problem::Problem,
 };
 use time::OffsetDateTime;
@@ -58,7 +58,7 @@ struct PageBody {
 
 async fn create(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Admin,
     call: Invocation,
     Json(body): Json<NewKnowledgeBase>,
 ) -> Result<Response, Problem> {
@@ -70,7 +70,7 @@ async fn create(
 
 async fn list(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<PageBody>, Problem> {
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
@@ -87,7 +87,7 @@ async fn list(
 /// `DELETE /knowledge-bases/{id}`: out of sight when it answers; the points are removed by the sweeper.
 async fn remove(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Admin,
     call: Invocation,
     PathId(id): PathId<KnowledgeBaseId>,
 ) -> Result<StatusCode, Problem> {
