@@ -8,6 +8,8 @@
 )]
 
 mod accounts;
+mod api_keys;
+mod attacks;
 mod audit;
 mod consistency;
 mod crash;
@@ -18,12 +20,14 @@ mod function;
 mod gate;
 mod ingestion;
 mod kit;
+mod members;
 mod migrations;
 mod postgres_faults;
 mod qdrant_faults;
 mod query;
 mod refusals;
 mod retry;
+mod roles;
 mod sigv4;
 mod stack;
 mod world;
