@@ -110,7 +110,7 @@ async fn no_forged_token_passes_any_function() {
         refused(&app, claim, &forge.with_claim(claim, value)).await;
     }
     refused(&app, "typ", &forge.with_header("typ", json!("JWT"))).await;
-    refused(&app, "cut", &honest[..honest.len() - 1]).await;
+    refused(&app, "cut", honest.get(..honest.len() - 1).unwrap()).await;
     refused(&app, "oversized", &forge.with_claim("pad", json!("x".repeat(100_000)))).await;
 
     // Another key, which the header brings along or points to.

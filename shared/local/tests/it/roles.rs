@@ -80,7 +80,9 @@ async fn databases_of_one_server_are_migrated_at_the_same_time_and_by_who_may_ma
         app.transaction::<bool, DbError, _>("look", async |tx| Ok(tx.query_one(row, &[]).await?.get(0))).await;
     assert!(bounded.unwrap(), "the bound on statements holds for the functions' role");
 
-    client.batch_execute("CREATE ROLE lowly LOGIN PASSWORD 'lowly'; CREATE DATABASE four OWNER lowly").await.unwrap();
+    for statement in ["CREATE ROLE lowly LOGIN PASSWORD 'lowly'", "CREATE DATABASE four OWNER lowly"] {
+        client.batch_execute(statement).await.unwrap();
+    }
     for name in ["one", "two", "three", "postgres"] {
         let (client, connection) = tokio_postgres::connect(server.url(name).expose_secret(), NoTls).await.unwrap();
         tokio::spawn(connection);
