@@ -32,6 +32,8 @@ pub enum Code {
     InvalidCredentials,
     /// The caller may see the thing, but not do this with it.
     Forbidden,
+    /// The API key lacks the scope, or the route takes no API keys.
+    InsufficientScope,
     /// It does not exist, or it is somebody else's.
     NotFound,
     /// The route does not take this method.
@@ -50,6 +52,10 @@ pub enum Code {
     NotResumable,
     /// A personal knowledge base goes only with its account.
     PersonalKnowledgeBase,
+    /// There are as many of these as there may be.
+    LimitReached,
+    /// Nobody would be left who owns the knowledge base.
+    LastOwner,
     /// The document changed or went away after this request: it is not done, and never will be.
     Superseded,
     /// Somebody else took over this request's work, or the document went away meanwhile.
@@ -108,6 +114,9 @@ impl Code {
             | Self::Unauthenticated
             | Self::InvalidCredentials
             | Self::Forbidden
+            | Self::InsufficientScope
+            | Self::LastOwner
+            | Self::LimitReached
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::EmailTaken
@@ -141,6 +150,11 @@ impl Code {
                 ("invalid_credentials", StatusCode::UNAUTHORIZED, "E-mail or password is wrong")
             }
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "This is not allowed to you"),
+            Self::InsufficientScope => {
+                ("insufficient_scope", StatusCode::FORBIDDEN, "The API key does not reach this far")
+            }
+            Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There are as many as there may be"),
+            Self::LastOwner => ("last_owner", StatusCode::CONFLICT, "The knowledge base would have no owner"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The route does not take this method")

@@ -40,6 +40,8 @@ struct Servers {
 pub struct Stores {
     /// PostgreSQL's URL.
     pub database_url: SecretString,
+    /// Whether PostgreSQL is our own, where the URL's role owns everything.
+    pub private_database: bool,
     /// Qdrant's gRPC endpoint.
     pub qdrant_url: String,
     servers: Arc<Mutex<Servers>>,
@@ -68,6 +70,7 @@ impl Stores {
                 Some(server) => server.url(DATABASE),
                 None => given_database.unwrap_or_default().into(),
             },
+            private_database: postgres.is_some(),
             qdrant_url: qdrant.as_ref().map_or_else(|| given_qdrant.unwrap_or_default(), QdrantServer::url),
             servers: Arc::new(Mutex::new(Servers { postgres, qdrant, stopping: false })),
         };

@@ -61,7 +61,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let config = config(stores.database_url.clone(), &stores.qdrant_url, models, format!("http://{address}"), keys);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
-    let result = runtime.block_on(serve(config, listener, address, &data, options, started));
+    let result = runtime.block_on(serve(config, stores.private_database, listener, address, &data, options, started));
     // What still runs now has had its time; a model's inference may run on in its thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     stores.stop();
@@ -93,9 +93,11 @@ pub(crate) fn config(
     }
 }
 
-/// Serves until a signal comes, then lets running requests end.
+/// Migrates as the owner, then serves under the functions' role until a signal comes, and lets running requests end. A given
+/// database's URL is taken as it is.
 async fn serve(
-    config: Config,
+    mut config: Config,
+    private: bool,
     listener: TcpListener,
     address: SocketAddr,
     data: &Path,
@@ -106,6 +108,9 @@ async fn serve(
     migrations::run(&config.database)
         .await
         .map_err(|error| Failure::new(format!("the database can not be brought up to date: {}", Causes(&error))))?;
+    if private {
+        config.database.url = migrations::as_app_role(&config.database.url);
+    }
     let app = App::new(config).map_err(Failure::because("the configuration does not hold"))?;
     let router = gateway::router(&app).map_err(Failure::because("the configuration does not hold"))?;
     let s3 = s3::open(&data.join("s3"))?;

@@ -1,5 +1,6 @@
 //! What all routers share: the request's id and deadline, problems, strict extractors, the caller.
 
+mod callers;
 mod extract;
 
 use std::{
@@ -17,8 +18,9 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 
+pub use self::callers::{Admin, Reader, Writer};
 pub use self::extract::{
-    Body, Invocation, Json, Params, PathId, Principal, Timed, media_type, params, unsupported_media_type,
+    Body, Invocation, Json, Params, PathId, PathIds, Principal, Timed, media_type, params, unsupported_media_type,
 };
 use crate::{
     App,

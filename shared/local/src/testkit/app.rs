@@ -15,7 +15,7 @@ use shared::{
     App,
     app::Model,
     config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
-    db::{Db, DbError},
+    db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
     knowledge_bases,
@@ -98,7 +98,8 @@ impl TestApp {
         let mut qdrant = QdrantConfig::at(&servers.qdrant_url);
         qdrant.prefix = format!("t{id}");
         let config = Config {
-            database: DatabaseConfig::at(database_url.clone()),
+            // Every test shows that the functions need no more than their role has.
+            database: DatabaseConfig::at(migrations::as_app_role(&database_url)),
             qdrant,
             // Not read: the embedder is shared by all tests of the process.
             embedding: EmbeddingConfig::MiniLm { dir: "model".into(), threads: NonZero::<usize>::MIN },
@@ -184,7 +185,7 @@ impl TestApp {
         servers::connect(&self.database_url).await
     }
 
-    /// The URL of the test's database, without any proxy.
+    /// The URL of the test's database for its owner, without any proxy.
     #[must_use]
     pub fn database_url(&self) -> &SecretString {
         &self.database_url

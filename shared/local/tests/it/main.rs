@@ -9,6 +9,8 @@
 
 mod accounts;
 mod answers;
+mod api_keys;
+mod attacks;
 mod audit;
 mod budgets;
 mod consistency;
@@ -22,6 +24,7 @@ mod gate;
 mod ingestion;
 mod kit;
 mod large_deletions;
+mod members;
 mod metrics;
 mod migrations;
 mod postgres_faults;
@@ -30,6 +33,7 @@ mod query;
 mod refusals;
 mod reindex;
 mod retry;
+mod roles;
 mod sigv4;
 mod stack;
 mod world;
