@@ -1,10 +1,10 @@
 //! The one file that reads the environment.
 
-use std::{env, error::Error, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, error::Error, num::NonZero, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::secrets::{SecretError, SecretSource};
+use crate::secrets::{Entry, SecretError, SecretSource};
 
 /// The largest request body that arrives: Lambda refuses synchronous payloads above 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
@@ -168,8 +168,13 @@ pub struct TokenConfig {
     pub access_ttl: Duration,
     /// The public keys, as a JSON Web Key Set (RFC 7517). All functions need them.
     pub jwks: String,
-    /// The private signing key, as PEM. Only `auth` may have it.
+    /// The entry that the key set was read from, if it was one: then it is read again when it may have changed.
+    pub jwks_entry: Option<Entry>,
+    /// The private signing keys: one as PEM, or several with the time from which each signs (see `auth::signer`). Only
+    /// `auth` may have them.
     pub signing_key: Option<SecretString>,
+    /// The entry that these were read from, likewise.
+    pub signing_key_entry: Option<Entry>,
 }
 
 /// Limits on requests.
@@ -218,7 +223,7 @@ impl Config {
     ///
     /// # Errors
     /// When a variable that is needed is missing, or one has a value that it does not take.
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let mut database = DatabaseConfig::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
         database.ca_file = parsed("DATABASE_CA_FILE")?;
         database.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(database.pool_max);
@@ -246,7 +251,7 @@ impl EmbeddingConfig {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         if let Some(base_url) = text("EMBEDDING_URL")? {
             return Ok(Self::Http {
                 base_url,
@@ -264,7 +269,7 @@ impl EmbeddingConfig {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub async fn next_from_env(secrets: &dyn SecretSource) -> Result<Option<Self>, ConfigError> {
+    pub async fn next_from_env(secrets: &Arc<dyn SecretSource>) -> Result<Option<Self>, ConfigError> {
         if let Some(base_url) = text("EMBEDDING_NEXT_URL")? {
             return Ok(Some(Self::Http {
                 base_url,
@@ -284,7 +289,7 @@ impl AnswersConfig {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let defaults = Self::default();
         let llm = match (text("LLM_URL")?, text("LLM_BEDROCK_MODEL")?) {
             (Some(base_url), _) => Some(LlmConfig::OpenAi {
@@ -310,7 +315,7 @@ impl AnswersConfig {
 }
 
 impl TokenConfig {
-    async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let jwks = required("TOKEN_JWKS", secret("TOKEN_JWKS", secrets).await?)?;
         Ok(Self {
             issuer: required("TOKEN_ISSUER", text("TOKEN_ISSUER")?)?,
@@ -318,7 +323,9 @@ impl TokenConfig {
             // Short, because an access token can not be called back.
             access_ttl: Duration::from_secs(parsed("TOKEN_ACCESS_TTL_S")?.unwrap_or(15 * 60)),
             jwks: jwks.expose_secret().to_owned(),
+            jwks_entry: entry("TOKEN_JWKS", secrets)?,
             signing_key: secret("TOKEN_SIGNING_KEY", secrets).await?,
+            signing_key_entry: entry("TOKEN_SIGNING_KEY", secrets)?,
         })
     }
 }
@@ -408,20 +415,30 @@ where
     text(name)?.map(|value| value.parse().map_err(|error: T::Err| ConfigError::invalid(name, error))).transpose()
 }
 
-async fn secret(name: &'static str, secrets: &dyn SecretSource) -> Result<Option<SecretString>, ConfigError> {
+async fn secret(name: &'static str, secrets: &Arc<dyn SecretSource>) -> Result<Option<SecretString>, ConfigError> {
     if let Some(value) = text(name)? {
         return Ok(Some(value.into()));
     }
-    let variable = |suffix: &str| match env::var(format!("{name}{suffix}")) {
-        Ok(value) if !value.is_empty() => Some(value),
-        _ => None,
-    };
-    if let Some(file) = variable("_FILE") {
+    if let Some(file) = variable(name, "_FILE") {
         let value = std::fs::read_to_string(file).map_err(|error| ConfigError::invalid(name, error))?;
         return Ok(Some(value.trim_end().into()));
     }
-    match variable("_ARN") {
-        Some(arn) => secrets.get(&arn).await.map(Some).map_err(|source| ConfigError::Secret { name, source }),
+    match entry(name, secrets)? {
+        Some(entry) => {
+            entry.secrets.get(&entry.id).await.map(Some).map_err(|source| ConfigError::Secret { name, source })
+        }
         None => Ok(None),
     }
+}
+
+/// The entry that the secret `name` is read from; `None` when it is given in another way.
+fn entry(name: &'static str, secrets: &Arc<dyn SecretSource>) -> Result<Option<Entry>, ConfigError> {
+    if text(name)?.is_some() || variable(name, "_FILE").is_some() {
+        return Ok(None);
+    }
+    Ok(variable(name, "_ARN").map(|id| Entry { secrets: Arc::clone(secrets), id }))
+}
+
+fn variable(name: &'static str, suffix: &str) -> Option<String> {
+    env::var(format!("{name}{suffix}")).ok().filter(|value| !value.is_empty())
 }

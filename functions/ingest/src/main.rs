@@ -5,6 +5,6 @@ use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
-    let config = Config::from_env(&SecretsManager::default()).await?;
+    let config = Config::from_env(&SecretsManager::shared()).await?;
     lambda_http::run(ingest::router(App::new(config)?)).await
 }

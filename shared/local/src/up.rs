@@ -86,7 +86,9 @@ pub(crate) fn config(
             audience: "lockstep".to_owned(),
             access_ttl: Duration::from_mins(15),
             jwks: keys.jwks,
+            jwks_entry: None,
             signing_key: Some(keys.private_pem),
+            signing_key_entry: None,
         },
         answers,
         limits: Limits::default(),
@@ -168,7 +170,7 @@ pub(crate) struct Models {
 pub(crate) fn models() -> Result<Models, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("there is no runtime"))?;
-    let secrets = SecretsManager::default();
+    let secrets = SecretsManager::shared();
     let mut embedding = runtime
         .block_on(EmbeddingConfig::from_env(&secrets))
         .map_err(Failure::because("the embedding's settings do not hold"))?;

@@ -80,7 +80,7 @@ impl FromRequestParts<App> for Principal {
         match callers::bearer(parts, app).await? {
             callers::Bearer::Token(token) => {
                 let claims =
-                    app.verifier.verify(&token).map_err(|error| callers::unauthenticated().caused_by(error))?;
+                    app.verifier.check(&token).await.map_err(|error| callers::unauthenticated().caused_by(error))?;
                 Ok(Self { user: claims.sub })
             }
             callers::Bearer::Key(_) => {

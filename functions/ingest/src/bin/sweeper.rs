@@ -6,7 +6,7 @@ use shared::{App, config::Config, deadline::Deadline, metrics, secrets::SecretsM
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     telemetry::start();
-    let app = &App::new(Config::from_env(&SecretsManager::default()).await?)?;
+    let app = &App::new(Config::from_env(&SecretsManager::shared()).await?)?;
     let handle = |event: LambdaEvent<ingest::SweeperEvent>| async move {
         let deadline = Deadline::at(event.context.deadline());
         let done = ingest::sweeper(app, event.payload, deadline).await.map_err(Error::from);

@@ -55,7 +55,7 @@ pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
 }
 
 async fn serve() -> Result<(), Failure> {
-    let config = Config::from_env(&SecretsManager::default()).await;
+    let config = Config::from_env(&SecretsManager::shared()).await;
     let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
     println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
