@@ -1,5 +1,8 @@
 //! The Lambda function `ingest`.
 
+use std::process::ExitCode;
+
+use ingest::extract::sandbox;
 use shared::{
     App,
     config::{Config, LogConfig},
@@ -7,8 +10,15 @@ use shared::{
     telemetry,
 };
 
+fn main() -> Result<ExitCode, lambda_http::Error> {
+    if let Some(code) = sandbox::run_if_asked() {
+        return Ok(code);
+    }
+    serve().map(|()| ExitCode::SUCCESS)
+}
+
 #[tokio::main]
-async fn main() -> Result<(), lambda_http::Error> {
+async fn serve() -> Result<(), lambda_http::Error> {
     let log = LogConfig::from_env();
     telemetry::init(&log.filter, log.json);
     let config = Config::from_env(&SecretsManager::default()).await?;

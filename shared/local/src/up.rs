@@ -10,7 +10,7 @@ use std::{
 
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    config::{Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
     db::migrations,
     deadline::Deadline,
     problem::Causes,
@@ -64,6 +64,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             signing_key: Some(keys.private_pem),
         },
         limits: Limits::default(),
+        extraction: ExtractionConfig::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;

@@ -1,5 +1,8 @@
 //! The Lambda function `sweeper`: what a schedule starts, and where an operator approves withheld removals.
 
+use std::process::ExitCode;
+
+use ingest::extract::sandbox;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use shared::{
     App,
@@ -9,8 +12,15 @@ use shared::{
     telemetry,
 };
 
+fn main() -> Result<ExitCode, Error> {
+    if let Some(code) = sandbox::run_if_asked() {
+        return Ok(code);
+    }
+    serve().map(|()| ExitCode::SUCCESS)
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn serve() -> Result<(), Error> {
     let log = LogConfig::from_env();
     telemetry::init(&log.filter, log.json);
     let app = &App::new(Config::from_env(&SecretsManager::default()).await?)?;

@@ -1,6 +1,6 @@
 //! One test's app: its own database, its own collection, the same code as in the cloud.
 
-use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf, sync::Arc, time::Duration};
 
 use auth::Signer;
 use axum::{Router, body::Body};
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
+    config::{Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig, TokenConfig},
     db::{Db, DbError},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
@@ -107,6 +107,7 @@ impl TestApp {
                 signing_key: Some(servers.keys.private_pem.clone()),
             },
             limits: Limits::default(),
+            extraction: ExtractionConfig { program: Some(reader()), ..ExtractionConfig::default() },
         };
         let mut parts = Parts { config, embedder: servers::embedder(), index: None };
         change(&mut parts);
@@ -238,6 +239,14 @@ impl TestApp {
             }
         }
     }
+}
+
+/// The program that reads documents for a test: the test's own does not start like a function. Cargo puts its binaries
+/// into the folder above the tests'.
+fn reader() -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let built = test.ancestors().nth(2).expect("a folder for what is built");
+    built.join("test-function")
 }
 
 impl Drop for TestApp {
