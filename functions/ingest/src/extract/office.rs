@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::io::Cursor;
 
-use office_oxide::ir::{Element, List, ListItem, Section, inline_to_text};
+use office_oxide::ir::{Element, List, ListItem, Section, Table, inline_to_text};
 use office_oxide::options::{OnIncomplete, ParseOptions};
 use office_oxide::{Document, DocumentFormat, OfficeError};
 
@@ -13,6 +13,9 @@ use super::{ExtractError, Extracted, Format, Job, is_blank, writer::Writer, zip}
 
 /// How many times smaller than its part a part of the package may be. Sheets of equal rows reach some hundred.
 const INFLATE_RATIO_MAX: u64 = 400;
+
+/// Columns that a cell can span. A sheet's title spans all 16,384.
+const SPAN_MAX: u32 = 64;
 
 /// Parts of the document in one another, as far as they are followed: a table in a cell in a table, and some more.
 const DEPTH_MAX: usize = 64;
@@ -31,7 +34,7 @@ pub(super) fn extract(bytes: Vec<u8>, job: &Job) -> Result<Extracted, ExtractErr
     options.limits.text_chars = job.limits.text_bytes_max;
     let document = Document::from_reader_with(Cursor::new(bytes), format, &options).map_err(|error| refusal(&error))?;
     let read = document.to_ir();
-    let mut reading = Reading { writer: Writer::new(&job.limits), said: HashSet::new() };
+    let mut reading = Reading { writer: Writer::new(&job.limits), said: HashSet::new(), below_title: 0 };
     reading.sections(&read.sections, job)?;
     let title = read.metadata.title.as_deref().filter(|title| super::is_title(title));
     let found = reading.writer.finish(None)?;
@@ -69,6 +72,8 @@ struct Reading {
     writer: Writer,
     /// Headers and footers that were written: most pages have the same.
     said: HashSet<String>,
+    /// Levels by which headings stand below the document's title, if it has one.
+    below_title: u8,
 }
 
 impl Reading {
@@ -119,18 +124,17 @@ impl Reading {
         for element in elements {
             match element {
                 Element::Heading(heading) => {
-                    self.writer.heading(heading.clamped_level(), &inline_to_text(&heading.content))
+                    let level = heading.clamped_level() + self.below_title;
+                    self.writer.heading(level, &inline_to_text(&heading.content));
+                }
+                Element::Paragraph(paragraph)
+                    if is_title_style(paragraph.style.as_deref()) && self.below_title == 0 =>
+                {
+                    self.writer.heading(1, &inline_to_text(&paragraph.content));
+                    self.below_title = 1;
                 }
                 Element::Paragraph(paragraph) => self.writer.paragraph(&inline_to_text(&paragraph.content)),
-                Element::Table(table) => {
-                    self.writer.paragraph(table.caption.as_deref().unwrap_or_default());
-                    let rows = table.rows.iter();
-                    self.writer.table(
-                        rows.map(|row| {
-                            row.cells.iter().map(|cell| text_of(&cell.content, depth + 1)).collect::<Vec<_>>()
-                        }),
-                    );
-                }
+                Element::Table(table) => self.table(table, depth)?,
                 Element::List(list) => self.list(list, 0, depth + 1)?,
                 Element::Image(image) => self.writer.paragraph(image.alt_text.as_deref().unwrap_or_default()),
                 Element::TextBox(text_box) => self.elements(&text_box.content, depth + 1)?,
@@ -142,6 +146,26 @@ impl Reading {
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    fn table(&mut self, table: &Table, depth: usize) -> Result<(), ExtractError> {
+        self.writer.paragraph(table.caption.as_deref().unwrap_or_default());
+        // A frame around something, and no table.
+        if let [row] = table.rows.as_slice()
+            && let [cell] = row.cells.as_slice()
+        {
+            return self.elements(&cell.content, depth + 1);
+        }
+        let rows = table.rows.iter().map(|row| {
+            let cells = row.cells.iter().flat_map(|cell| {
+                // What it spans stays empty, so that the next one stands under its header.
+                let spanned = cell.col_span.clamp(1, SPAN_MAX) - 1;
+                std::iter::once(text_of(&cell.content, depth + 1)).chain((0..spanned).map(|_| String::new()))
+            });
+            cells.collect::<Vec<_>>()
+        });
+        self.writer.table(rows);
         Ok(())
     }
 
@@ -198,6 +222,10 @@ fn items_of(items: &[ListItem], depth: usize) -> String {
         [Some(text_of(&item.content, depth + 1)), nested]
     });
     lines.flatten().filter(|line| !is_blank(line)).collect::<Vec<_>>().join("\n")
+}
+
+fn is_title_style(style: Option<&str>) -> bool {
+    style.is_some_and(|style| style.eq_ignore_ascii_case("title"))
 }
 
 fn first_heading(section: &Section) -> Option<String> {

@@ -46,6 +46,9 @@ pub(super) fn extract(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError
         }
         (Ok(first), Err(_)) => Ok(first),
         (Err(_), Ok(second)) if is_readable(&second) => drawn(&second, job),
+        (Err(ExtractError::Empty), Ok(second)) if pages + second.pages.len() == 0 => {
+            Err(ExtractError::malformed("it has no pages"))
+        }
         (Err(ExtractError::Empty), Ok(second)) => Err(ExtractError::NoText { pages: second.pages.len() }),
         (Err(ExtractError::Empty), Err(_)) => Err(ExtractError::NoText { pages }),
         (Err(_), Err(ExtractError::PasswordProtected)) => Err(ExtractError::PasswordProtected),
