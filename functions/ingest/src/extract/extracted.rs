@@ -31,7 +31,7 @@ pub struct Extracted {
 pub struct Section {
     /// First byte, that of the heading.
     pub start: usize,
-    /// Its heading; `None` for what stands before the first heading.
+    /// Its heading; `None` for what stands before the first heading, or on a slide without one.
     pub heading: Option<Heading>,
 }
 
@@ -120,7 +120,7 @@ impl Extracted {
             section.heading.as_ref().and_then(|heading| heading.parent).is_none_or(|parent| parent < index)
         });
         let lines = self.sections.iter().filter_map(|section| section.heading.as_ref()).map(|heading| &heading.text);
-        blocks.first().is_some()
+        !blocks.is_empty()
             && blocks.first() == sections.first()
             && parents
             && [&blocks, &sections, &pages].into_iter().all(|starts| in_order(starts))

@@ -15,13 +15,13 @@ pub enum Format {
     Pdf,
     /// Word, since 2007.
     Docx,
-    /// PowerPoint, since 2007: its slides.
+    /// `PowerPoint`, since 2007: its slides.
     Pptx,
     /// Excel, since 2007: its sheets.
     Xlsx,
     /// Word, before 2007.
     Doc,
-    /// PowerPoint, before 2007.
+    /// `PowerPoint`, before 2007.
     Ppt,
     /// Excel, before 2007.
     Xls,

@@ -1,4 +1,4 @@
-//! Word, PowerPoint and Excel, in both of their generations.
+//! Word, `PowerPoint` and Excel, in both of their generations.
 //!
 //! Slides and sheets are pages with a heading of their own; Word's pages are made when it prints, and are not in the file.
 
@@ -36,7 +36,8 @@ pub(super) fn extract(bytes: Vec<u8>, job: &Job) -> Result<Extracted, ExtractErr
     let read = document.to_ir();
     let mut reading = Reading { writer: Writer::new(&job.limits), said: HashSet::new(), below_title: 0 };
     reading.sections(&read.sections, job)?;
-    let title = read.metadata.title.as_deref().filter(|title| super::is_title(title));
+    // Where a paragraph is the title, the properties are not asked: the library puts the first heading there.
+    let title = read.metadata.title.as_deref().filter(|title| super::is_title(title) && reading.below_title == 0);
     let found = reading.writer.finish(None)?;
     Ok(found.titled(title))
 }
@@ -88,8 +89,11 @@ impl Reading {
                 number += 1;
                 self.writer.page(number);
                 let title = section.title.as_deref().unwrap_or_default();
-                let repeated = first_heading(section).is_some_and(|heading| heading.trim() == title.trim());
-                if !repeated {
+                let heading = first_heading(section);
+                if heading.is_none() && is_blank(title) {
+                    self.writer.unheaded();
+                }
+                if heading.is_none_or(|heading| heading.trim() != title.trim()) {
                     self.writer.heading(1, title);
                 }
             }

@@ -22,12 +22,20 @@ pub(super) struct Writer {
     text_bytes_max: usize,
     /// A section or block is begun by the next text, not before: where there is none, there is nothing to begin.
     pages: Vec<u32>,
+    /// What comes next stands under no heading.
+    unheaded: bool,
     limit: Option<ExtractError>,
 }
 
 impl Writer {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { read: Extracted::default(), text_bytes_max: limits.text_bytes_max, pages: Vec::new(), limit: None }
+        Self {
+            read: Extracted::default(),
+            text_bytes_max: limits.text_bytes_max,
+            pages: Vec::new(),
+            unheaded: false,
+            limit: None,
+        }
     }
 
     /// What follows stands on this page, slide or sheet.
@@ -35,6 +43,11 @@ impl Writer {
         // One without text begins nowhere.
         self.pages.clear();
         self.pages.push(number);
+    }
+
+    /// What follows does not stand under the headings before it.
+    pub(super) fn unheaded(&mut self) {
+        self.unheaded = true;
     }
 
     pub(super) fn heading(&mut self, level: u8, text: &str) {
@@ -166,7 +179,7 @@ impl Writer {
             self.read.text.push_str(separator);
         }
         let start = self.read.text.len();
-        if self.read.sections.is_empty() {
+        if self.read.sections.is_empty() || std::mem::take(&mut self.unheaded) {
             self.read.sections.push(Section { start, heading: None });
         }
         self.read.blocks.push(Block { start, kind });

@@ -31,6 +31,9 @@ pub fn run_if_asked() -> Option<ExitCode> {
     })
 }
 
+/// Seconds between the two limits of the processor's time.
+const CPU_S_AFTER: u64 = 2;
+
 fn run() -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut length = [0; 4];
@@ -54,20 +57,21 @@ fn run() -> io::Result<()> {
 
 fn restrict(order: &Order) -> io::Result<()> {
     // No copy of the document on a disk when it ends badly, and no files at all.
-    set(Resource::CORE, 0)?;
-    set(Resource::FSIZE, 0)?;
-    set(Resource::CPU, order.cpu_s_max)?;
+    set(Resource::CORE, 0, 0)?;
+    set(Resource::FSIZE, 0, 0)?;
+    // Past the first the kernel says why, past the second it does not: it kills as it does for want of memory.
+    set(Resource::CPU, order.cpu_s_max, order.cpu_s_max.saturating_add(CPU_S_AFTER))?;
     #[cfg(target_os = "linux")]
     {
-        set(Resource::NOFILE, 0)?;
-        set(Resource::AS, order.memory_bytes_max.saturating_add(PROGRAM_BYTES))?;
+        set(Resource::NOFILE, 0, 0)?;
+        let memory = order.memory_bytes_max.saturating_add(PROGRAM_BYTES);
+        set(Resource::AS, memory, memory)?;
     }
     Ok(())
 }
 
-fn set(resource: Resource, limit: u64) -> io::Result<()> {
+fn set(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
     // Never above what the process has been given.
-    let (_, hard) = resource.get()?;
-    let limit = limit.min(hard);
-    resource.set(limit, limit)
+    let (_, most) = resource.get()?;
+    resource.set(soft.min(most), hard.min(most))
 }
