@@ -251,7 +251,7 @@ mod tests {
         let text = "# One\n\n# no heading\n| no | table |\n\n### Two lines\n\n| a\\|b | c |\n|---|---|\n| 1 |  |";
         assert_eq!(read.text, text);
         assert_eq!(read.heading_path(1), ["One", "Two lines"]);
-        assert_eq!(read.pages, [Page { start: 0, number: 1 }, Page { start: 37, number: 3 }]);
+        assert_eq!(read.pages, [Page { start: 0, number: 1 }, Page { start: 36, number: 3 }]);
         assert_eq!(read.title.as_deref(), Some("T"));
     }
 
