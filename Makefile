@@ -45,6 +45,10 @@ test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace
 	@shared/local/qdrant/build test
 
+.PHONY: fuzz
+fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
+	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture
+
 .PHONY: lint
 lint: tools ## Check format and lints, in both workspaces
 	@cargo fmt --all --check

@@ -30,6 +30,8 @@ pub struct Config {
     pub answers: AnswersConfig,
     /// Limits on requests.
     pub limits: Limits,
+    /// How documents are read.
+    pub extraction: ExtractionConfig,
 }
 
 /// Where PostgreSQL is, and how long to wait for it.
@@ -186,6 +188,57 @@ pub struct Limits {
     pub request_timeout: Duration,
 }
 
+/// How documents are read: in a process of its own for each, with these limits.
+#[derive(Clone, Debug)]
+pub struct ExtractionConfig {
+    /// The program that reads a document when it is told so; `None` stands for the running one.
+    pub program: Option<PathBuf>,
+    /// Bytes of a document.
+    pub input_bytes_max: usize,
+    /// Bytes of the text that is read from one.
+    pub text_bytes_max: usize,
+    /// Pages, slides or sheets of one.
+    pub pages_max: usize,
+    /// Address space of the process, in bytes. macOS does not enforce it.
+    pub memory_bytes_max: u64,
+    /// Time of the processor, in whole seconds.
+    pub cpu_s_max: u64,
+    /// Time by the clock.
+    pub timeout: Duration,
+}
+
+impl Default for ExtractionConfig {
+    fn default() -> Self {
+        Self {
+            program: None,
+            input_bytes_max: 100 << 20,
+            // Thirty novels.
+            text_bytes_max: 32 << 20,
+            pages_max: 10_000,
+            // Parsers map fonts and images whole; a document that needs more is one in a great many.
+            memory_bytes_max: 512 << 20,
+            cpu_s_max: 10,
+            // Where a function has a part of a processor, its time is longer by the clock.
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl ExtractionConfig {
+    fn from_env() -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        Ok(Self {
+            program: parsed("EXTRACT_BIN")?,
+            input_bytes_max: parsed("EXTRACT_INPUT_BYTES_MAX")?.unwrap_or(defaults.input_bytes_max),
+            text_bytes_max: parsed("EXTRACT_TEXT_BYTES_MAX")?.unwrap_or(defaults.text_bytes_max),
+            pages_max: parsed("EXTRACT_PAGES_MAX")?.unwrap_or(defaults.pages_max),
+            memory_bytes_max: parsed("EXTRACT_MEMORY_BYTES_MAX")?.unwrap_or(defaults.memory_bytes_max),
+            cpu_s_max: parsed("EXTRACT_CPU_S_MAX")?.unwrap_or(defaults.cpu_s_max),
+            timeout: parsed("EXTRACT_TIMEOUT_MS")?.map_or(defaults.timeout, Duration::from_millis),
+        })
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { body_bytes_max: BODY_BYTES_MAX, request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS) }
@@ -242,6 +295,7 @@ impl Config {
                 body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
                 request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),
             },
+            extraction: ExtractionConfig::from_env()?,
         })
     }
 }

@@ -26,6 +26,20 @@ pub enum Code {
     EmptyDocument,
     /// A document whose structure passes a limit (nesting, attributes).
     DocumentTooComplex,
+    /// A document with pages and no text on them: pictures of a text.
+    ScannedDocument,
+    /// A document that is encrypted.
+    PasswordProtected,
+    /// A document that is damaged, or not what it was said to be.
+    MalformedDocument,
+    /// A document with more text than is kept.
+    TextTooLarge,
+    /// A document that takes too long to read.
+    ExtractionTimedOut,
+    /// A document that takes too much memory to read.
+    ExtractionOutOfMemory,
+    /// A document over which its parser breaks down.
+    ExtractionCrashed,
     /// No token or key, or one that does not hold.
     Unauthenticated,
     /// E-mail or password is wrong.
@@ -111,6 +125,13 @@ impl Code {
             | Self::ControlCharacter
             | Self::EmptyDocument
             | Self::DocumentTooComplex
+            | Self::ScannedDocument
+            | Self::PasswordProtected
+            | Self::MalformedDocument
+            | Self::TextTooLarge
+            | Self::ExtractionTimedOut
+            | Self::ExtractionOutOfMemory
+            | Self::ExtractionCrashed
             | Self::Unauthenticated
             | Self::InvalidCredentials
             | Self::Forbidden
@@ -143,7 +164,30 @@ impl Code {
             }
             Self::EmptyDocument => ("empty_document", StatusCode::UNPROCESSABLE_ENTITY, "The document has no text"),
             Self::DocumentTooComplex => {
-                ("document_too_complex", StatusCode::UNPROCESSABLE_ENTITY, "The document is nested too deeply")
+                ("document_too_complex", StatusCode::UNPROCESSABLE_ENTITY, "The document is too complex")
+            }
+            Self::ScannedDocument => {
+                ("scanned_document", StatusCode::UNPROCESSABLE_ENTITY, "The document's pages have no text")
+            }
+            Self::PasswordProtected => {
+                ("password_protected", StatusCode::UNPROCESSABLE_ENTITY, "The document is protected by a password")
+            }
+            Self::MalformedDocument => {
+                ("malformed_document", StatusCode::UNPROCESSABLE_ENTITY, "The document is damaged")
+            }
+            Self::TextTooLarge => {
+                ("text_too_large", StatusCode::UNPROCESSABLE_ENTITY, "The document has too much text")
+            }
+            Self::ExtractionTimedOut => {
+                ("extraction_timed_out", StatusCode::UNPROCESSABLE_ENTITY, "The document takes too long to read")
+            }
+            Self::ExtractionOutOfMemory => (
+                "extraction_out_of_memory",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The document takes too much memory to read",
+            ),
+            Self::ExtractionCrashed => {
+                ("extraction_crashed", StatusCode::UNPROCESSABLE_ENTITY, "The document breaks its parser")
             }
             Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, "Authentication is required"),
             Self::InvalidCredentials => {

@@ -8,6 +8,9 @@ use local::{
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = ingest::extract::sandbox::run_if_asked() {
+        return code;
+    }
     let result = args::parse(std::env::args_os().skip(1)).and_then(|command| match command {
         Command::Up(options) => up::run(options),
         Command::Reindex(command) => reindex::run(command),

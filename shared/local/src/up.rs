@@ -12,7 +12,10 @@ use auth::signer::GeneratedKeys;
 use secrecy::SecretString;
 use shared::{
     App,
-    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    config::{
+        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig, QdrantConfig,
+        TokenConfig,
+    },
     db::migrations,
     deadline::Deadline,
     problem::Causes,
@@ -91,6 +94,7 @@ pub(crate) fn config(
             signing_key_entry: None,
         },
         answers,
+        extraction: ExtractionConfig::default(),
         limits: Limits::default(),
     }
 }

@@ -1,10 +1,20 @@
 //! The Lambda function `sweeper`: what a schedule starts, and where an operator approves withheld removals.
 
+use std::process::ExitCode;
+
+use ingest::extract::sandbox;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use shared::{App, config::Config, deadline::Deadline, metrics, secrets::SecretsManager, telemetry};
 
+fn main() -> Result<ExitCode, Error> {
+    if let Some(code) = sandbox::run_if_asked() {
+        return Ok(code);
+    }
+    serve().map(|()| ExitCode::SUCCESS)
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn serve() -> Result<(), Error> {
     telemetry::start();
     let app = &App::new(Config::from_env(&SecretsManager::shared()).await?)?;
     let handle = |event: LambdaEvent<ingest::SweeperEvent>| async move {

@@ -1,6 +1,6 @@
 //! One test's app: its own database, its own collection, the same code as in the cloud.
 
-use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf, sync::Arc, time::Duration};
 
 use auth::Signer;
 use axum::{Router, body::Body};
@@ -14,7 +14,9 @@ use serde_json::Value;
 use shared::{
     App,
     app::Model,
-    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
+    config::{
+        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig, TokenConfig,
+    },
     db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
@@ -115,6 +117,7 @@ impl TestApp {
             },
             answers: AnswersConfig::default(),
             limits: Limits::default(),
+            extraction: ExtractionConfig { program: Some(reader()), ..ExtractionConfig::default() },
         };
         let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
         change(&mut parts);
@@ -252,6 +255,14 @@ impl TestApp {
             }
         }
     }
+}
+
+/// The program that reads documents for a test: the test's own does not start like a function. Cargo puts its binaries
+/// into the folder above the tests'.
+fn reader() -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let built = test.ancestors().nth(2).expect("a folder for what is built");
+    built.join("test-function")
 }
 
 impl Drop for TestApp {
