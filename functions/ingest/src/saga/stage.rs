@@ -33,10 +33,13 @@ pub(super) async fn chunks(
     deadline: Deadline,
 ) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
     let (bytes, format, embedder) = (source.bytes.clone(), source.format, app.embedder.clone());
+    let given = source.title.clone();
     let work = move || {
         let extracted = extract::extract(&bytes, format)?;
         let limits = Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() };
-        let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
+        let count = |text: &str| embedder.count_tokens(text);
+        let title = given.as_ref().map(shared::domain::Title::as_str);
+        let chunks = chunk::under_title(title, limits, &count, |limits| chunk::chunk(&extracted, limits, &count))?;
         Ok((chunks, extracted.title))
     };
     match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
