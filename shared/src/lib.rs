@@ -5,6 +5,7 @@
 //! response, and [`domain`] does no I/O.
 
 pub mod app;
+pub mod breaker;
 pub mod config;
 pub mod db;
 pub mod deadline;
