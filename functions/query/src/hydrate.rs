@@ -35,8 +35,10 @@ pub(crate) struct Wanted {
 pub(crate) struct Joined {
     /// What the caller may read now.
     pub(crate) readable: Vec<KnowledgeBaseId>,
-    /// The candidates that are alive and visible, in their order.
+    /// The candidates that are alive and visible and pass the filter, in their order.
     pub(crate) alive: Vec<Alive>,
+    /// Those that are alive and visible, and do not pass it.
+    pub(crate) left_out: Vec<ChunkId>,
     /// Those that are wanted, in the same order; their score is still to be set.
     pub(crate) hits: Vec<Hit>,
 }
@@ -64,24 +66,24 @@ pub(crate) async fn hydrate(
                 SELECT c.id, c.rank, p.ordinal, p.byte_start, p.byte_end, p.page, p.heading_path,
                     d.id AS document_id, d.title, d.source_uri, d.knowledge_base_id,
                     r.number AS revision, r.content_hash,
-                    coalesce(r.finished_at > now() - interval '1 minute', true) AS fresh
+                    coalesce(r.finished_at > now() - interval '1 minute', true) AS fresh, ({}) AS passes
                 FROM unnest($3::uuid[]) WITH ORDINALITY AS c (id, rank)
                 JOIN chunk_positions p ON p.chunk_id = c.id
                 JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision
                 JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
                 WHERE d.knowledge_base_id IN (SELECT id FROM scope)
-                    AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[])) AND {}
+                    AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[]))
             ), marked AS (
-                SELECT j.*, rank <= $6 AND row_number() OVER (
-                    PARTITION BY CASE WHEN $7 THEN document_id ELSE id END ORDER BY rank
-                ) = 1 AND rank > $5 AS possible
+                SELECT j.*, passes AND rank > $5 AND rank <= $6 AND row_number() OVER (
+                    PARTITION BY passes, CASE WHEN $7 THEN document_id ELSE id END ORDER BY rank
+                ) = 1 AS possible
                 FROM joined j
             ), counted AS (
                 SELECT m.*, possible AND count(*) FILTER (WHERE possible) OVER (ORDER BY rank) <= $8 AS wanted
                 FROM marked m
             )
             SELECT (SELECT array_agg(id ORDER BY id) FROM scope) AS readable,
-                n.id AS chunk_id, n.document_id, n.revision, n.fresh, n.wanted, n.byte_start, n.byte_end, n.page,
+                n.id AS chunk_id, n.document_id, n.revision, n.fresh, n.passes, n.wanted, n.byte_start, n.byte_end, n.page,
                 n.knowledge_base_id, n.content_hash,
                 CASE WHEN n.wanted THEN n.title END AS title, CASE WHEN n.wanted THEN n.source_uri END AS source_uri,
                 CASE WHEN n.wanted THEN n.heading_path END AS heading_path, m.text, around.chunks AS around
@@ -113,9 +115,13 @@ pub(crate) async fn hydrate(
     parameters.extend(condition.parameters());
     let rows = db.read("hydrate candidates", &statement, &parameters).await?;
     let first = rows.first().ok_or(DbError::RowCount { statement: "query::hydrate", rows: 0 })?;
-    let mut joined = Joined { readable: readable(first, view)?, alive: Vec::new(), hits: Vec::new() };
+    let mut joined = Joined { readable: readable(first, view)?, alive: Vec::new(), left_out: Vec::new(), hits: Vec::new() };
     for row in &rows {
         let Some(alive) = alive(row)? else { continue };
+        if !row.try_get::<_, bool>("passes").map_err(DbError::from)? {
+            joined.left_out.push(alive.id);
+            continue;
+        }
         joined.alive.push(alive);
         if row.try_get("wanted").map_err(DbError::from)? {
             joined.hits.push(hit(row)?);

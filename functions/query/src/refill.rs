@@ -213,20 +213,31 @@ impl Refill {
         (places(&self.dense), places(&self.sparse))
     }
 
-    /// Takes the join's answer: of `asked`, those that are alive. `hits` of `hits_max` hits were among them.
-    pub(crate) fn learn(&mut self, asked: &Order, alive: &[Alive], hits: usize, hits_max: usize) -> Next {
+    /// Takes the join's answer: of `asked`, those that are alive, and those that are and do not pass the filter. `hits` of
+    /// `hits_max` hits were among them.
+    pub(crate) fn learn(
+        &mut self,
+        asked: &Order,
+        alive: &[Alive],
+        left_out: &[ChunkId],
+        hits: usize,
+        hits_max: usize,
+    ) -> Next {
         let ids: HashSet<ChunkId> = alive.iter().map(|chunk| chunk.id).collect();
         let ranked: HashSet<ChunkId> = asked.ranked.iter().map(|ranked| ranked.id).collect();
-        let (mut reordered, mut revived) = (false, false);
+        let left_out: HashSet<ChunkId> = left_out.iter().copied().collect();
+        let (mut reordered, mut revived, mut gone) = (false, false, false);
         for id in &asked.ids {
             if ids.contains(id) {
                 revived |= self.dead.remove(id);
-            } else {
-                reordered |= self.dead.insert(*id) && ranked.contains(id);
+            } else if self.dead.insert(*id) && ranked.contains(id) {
+                reordered = true;
+                // Something may have come in its place; not in that of what the filter leaves out.
+                gone |= !left_out.contains(id);
             }
         }
         let asked_before_shown = |chunk: &Alive| chunk.fresh && !self.shown.contains(&(chunk.document, chunk.revision));
-        let surprised = revived || alive.iter().any(asked_before_shown);
+        let surprised = revived || gone || alive.iter().any(asked_before_shown);
         self.shown.extend(alive.iter().map(|chunk| (chunk.document, chunk.revision)));
         if surprised || self.short() {
             Next::Search

@@ -63,7 +63,7 @@ fn run(worlds: &[Vec<Chunk>], hits_max: usize) -> (Vec<Scored>, u32) {
         let ids: HashSet<ChunkId> = alive.iter().map(|chunk| chunk.id).collect();
         let hits = asked.ranked.iter().filter(|ranked| ids.contains(&ranked.id)).take(hits_max);
         let hits: Vec<Scored> = hits.map(|ranked| Scored { id: ranked.id, score: ranked.score }).collect();
-        next = refill.learn(&asked, &alive, hits.len(), hits_max);
+        next = refill.learn(&asked, &alive, &[], hits.len(), hits_max);
         if next == Next::Done || round == ROUNDS_MAX {
             return (hits, round);
         }
@@ -117,7 +117,7 @@ fn work_is_bounded_however_many_points_are_stale() {
             .collect();
         refill.add(Candidates { dense: answer, sparse: Vec::new() }, limit);
         let asked = refill.order();
-        assert_eq!(refill.learn(&asked, &[], 0, 100), Next::Search);
+        assert_eq!(refill.learn(&asked, &[], &[], 0, 100), Next::Search);
     }
 }
 
@@ -128,7 +128,7 @@ fn a_later_tier_follows_behind_the_first_and_repeats_nothing() {
     refill.add(search(&world, 100, &[]), 100);
     let first = refill.order();
     // More hits are wanted than the first tier has, as for a later page.
-    assert_eq!(refill.learn(&first, &join(&world, &first.ids), 100, 150), Next::Search);
+    assert_eq!(refill.learn(&first, &join(&world, &first.ids), &[], 100, 150), Next::Search);
     assert_eq!(refill.limit(), 400);
     refill.add(search(&world, 400, &[]), 400);
     let both = refill.order();
@@ -136,7 +136,7 @@ fn a_later_tier_follows_behind_the_first_and_repeats_nothing() {
     assert_eq!(both.ranked.len(), 300);
     assert!(both.ranked.is_sorted_by(|a, b| a.score >= b.score));
     assert_eq!(both.ranked.iter().map(|ranked| ranked.id).collect::<HashSet<_>>().len(), 300);
-    assert_eq!(refill.learn(&both, &join(&world, &both.ids), 300, 400), Next::Done);
+    assert_eq!(refill.learn(&both, &join(&world, &both.ids), &[], 300, 400), Next::Done);
 }
 
 #[test]

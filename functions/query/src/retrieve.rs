@@ -120,7 +120,7 @@ pub(crate) async fn retrieve(
             (refill, next) = (run.begin(page), Next::Search);
             continue;
         }
-        next = refill.learn(&order, &joined.alive, joined.hits.len(), page.hits_max);
+        next = refill.learn(&order, &joined.alive, &joined.left_out, joined.hits.len(), page.hits_max);
         run.done.complete = next == Next::Done;
         (run.done.next, run.done.hits) = finish(joined, &order, &refill, page);
         if run.done.complete {

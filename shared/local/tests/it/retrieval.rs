@@ -144,7 +144,8 @@ async fn pages_show_every_hit_once_and_in_the_order_of_one_long_page() {
 async fn a_hit_comes_with_what_was_asked_for_and_nothing_else() {
     let app = quick().await;
     let user = app.register("ann").await;
-    let section = |n: usize| format!("# Part {n}\n\nPart {n} tells of {}.\n\n", ["keys", "doors", "gardens", "roofs"][n]);
+    let section = |n: usize| format!("# Part {n}\n\nPart {n} tells of {}. {}\n\n",
+        ["keys", "doors", "gardens", "roofs"][n], "Words follow upon words. ".repeat(30));
     let text: String = (0..4).map(section).collect();
     post(&app, &user, json!({"text": text, "media_type": "text/markdown", "source_uri": "house", "title": "A House"})).await;
     let question = json!({"query": "garden doors", "k": 1, "mode": "sparse"});
