@@ -131,7 +131,9 @@ mod tests {
     #[test]
     fn matched_words_are_found_where_they_stand_inflected_or_not() {
         let text = "Düne: the Connections (of a connected tower).";
-        let found = |question| matches(&query(question), text).into_iter().map(|range| &text[range]).collect::<Vec<_>>();
+        let found = |question| {
+            matches(&query(question), text).into_iter().filter_map(|range| text.get(range)).collect::<Vec<_>>()
+        };
         assert_eq!(found("What is connected to the dune?"), ["Connections", "connected"]);
         assert_eq!(found("düne of the"), ["Düne"]);
         assert_eq!(found("of the a"), Vec::<&str>::new());

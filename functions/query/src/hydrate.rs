@@ -115,7 +115,8 @@ pub(crate) async fn hydrate(
     parameters.extend(condition.parameters());
     let rows = db.read("hydrate candidates", &statement, &parameters).await?;
     let first = rows.first().ok_or(DbError::RowCount { statement: "query::hydrate", rows: 0 })?;
-    let mut joined = Joined { readable: readable(first, view)?, alive: Vec::new(), left_out: Vec::new(), hits: Vec::new() };
+    let mut joined =
+        Joined { readable: readable(first, view)?, alive: Vec::new(), left_out: Vec::new(), hits: Vec::new() };
     for row in &rows {
         let Some(alive) = alive(row)? else { continue };
         if !row.try_get::<_, bool>("passes").map_err(DbError::from)? {
@@ -162,7 +163,10 @@ fn alive(row: &Row) -> Result<Option<Alive>, DbError> {
 
 fn hit(row: &Row) -> Result<Hit, DbError> {
     let around: Option<serde_json::Value> = row.try_get("around")?;
-    let context = around.map(serde_json::from_value::<Vec<Neighbour>>).transpose().map_err(|error| DbError::column("around")(InvalidValue::new(error.to_string())))?;
+    let context = around
+        .map(serde_json::from_value::<Vec<Neighbour>>)
+        .transpose()
+        .map_err(|error| DbError::column("around")(InvalidValue::new(error.to_string())))?;
     Ok(Hit {
         chunk_id: ChunkId(row.try_get("chunk_id")?),
         score: 0.0,

@@ -109,10 +109,8 @@ async fn run(
     };
 
     // Side by side: neither needs the other.
-    let (scope, embedded) = tokio::join!(
-        timed(scope::begin(&app.db, warm, &view)),
-        timed(embed::question(app, warm, &query, deadline))
-    );
+    let (scope, embedded) =
+        tokio::join!(timed(scope::begin(&app.db, warm, &view)), timed(embed::question(app, warm, &query, deadline)));
     (timings.authorise, timings.embed) = (scope.1, embedded.1);
     let (scope, embedded) = (scope.0?, embedded.0);
     if embedded.failed {
@@ -153,7 +151,8 @@ async fn run(
     }
 
     let answering = Instant::now();
-    let answer = if query.answer { answer(app, &query, vector.as_deref(), &retrieval.hits, deadline).await } else { None };
+    let answer =
+        if query.answer { answer(app, &query, vector.as_deref(), &retrieval.hits, deadline).await } else { None };
     if query.answer && answer.is_none() && !degraded.contains(&"embedder") {
         degraded.push("embedder");
     }
@@ -174,13 +173,7 @@ async fn run(
 }
 
 /// An answer made of the hits' sentences; `None` when the embedder, which chooses them, is away.
-async fn answer(
-    app: &App,
-    query: &Query,
-    vector: Option<&[f32]>,
-    hits: &[Hit],
-    deadline: Deadline,
-) -> Option<Answer> {
+async fn answer(app: &App, query: &Query, vector: Option<&[f32]>, hits: &[Hit], deadline: Deadline) -> Option<Answer> {
     if hits.is_empty() {
         return Some(Answer { kind: AnswerKind::Extractive, found: false, statements: Vec::new() });
     }

@@ -85,7 +85,8 @@ pub(crate) async fn retrieve(
     page: Page,
     deadline: Deadline,
 ) -> Result<Retrieval, QueryError> {
-    let mut run = Run { app, warm, view, scope, question, deadline, started: Instant::now(), done: Retrieval::default() };
+    let mut run =
+        Run { app, warm, view, scope, question, deadline, started: Instant::now(), done: Retrieval::default() };
     let mut refill = run.begin(page);
     let mut next = Next::Search;
     // Of the plan that is being followed.
@@ -227,7 +228,8 @@ impl Run<'_> {
     async fn join(&mut self, order: &Order, page: Page) -> Result<Joined, QueryError> {
         let started = Instant::now();
         self.done.joins += 1;
-        let after = page.after.map_or(0, |cursor| order.ranked.iter().filter(|ranked| !cursor.is_before(ranked)).count());
+        let after =
+            page.after.map_or(0, |cursor| order.ranked.iter().filter(|ranked| !cursor.is_before(ranked)).count());
         let wanted = Wanted {
             after,
             of: order.ranked.len(),

@@ -106,7 +106,8 @@ async fn resolve(
     let (named, documents) = (view.named(), view.documents());
     let condition = Condition::new(view.filter.as_ref(), 4);
     // One more than may be tells that there are too many.
-    let limit = if view.filter.is_some() { i64::try_from(documents_max).unwrap_or(i64::MAX).saturating_add(1) } else { 0 };
+    let limit =
+        if view.filter.is_some() { i64::try_from(documents_max).unwrap_or(i64::MAX).saturating_add(1) } else { 0 };
     let statement = format!(
         "-- query::scope
             WITH {SCOPE}

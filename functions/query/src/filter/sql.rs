@@ -114,9 +114,9 @@ impl Condition {
                 let prefix = self.place(prefix.clone(), Type::TEXT);
                 element(&path, &format!("jsonb_typeof(e.v) = 'string' AND starts_with(e.v #>> '{{}}', {prefix})"))
             }
-            Test::Compare(comparison, Scalar::Text(text)) => {
+            Test::Compare(comparison, Scalar::Text(bound)) => {
                 let path = self.path(keys);
-                let value = self.place(text.clone(), Type::TEXT);
+                let value = self.place(bound.clone(), Type::TEXT);
                 let operator = operator(*comparison);
                 element(
                     &path,

@@ -18,7 +18,8 @@ fn members_of_an_object_must_all_hold() {
     assert_eq!(parse(&json!({"attributes.lang": {"eq": "en"}})).unwrap(), eq("en"));
     assert_eq!(parse(&json!({"attributes.lang": {"ne": "en"}})).unwrap(), Filter::Not(Box::new(eq("en"))));
     assert_eq!(
-        parse(&json!({"attributes.lang": {"eq": "en", "exists": true}, "not": {"attributes.lang": {"eq": "de"}}})).unwrap(),
+        parse(&json!({"attributes.lang": {"eq": "en", "exists": true}, "not": {"attributes.lang": {"eq": "de"}}}))
+            .unwrap(),
         Filter::All(vec![eq("en"), Filter::Test(field(), Test::Exists), Filter::Not(Box::new(eq("de")))])
     );
 }
@@ -89,5 +90,7 @@ fn nothing_of_a_users_stands_in_the_statement() {
     assert!(!condition.text.contains("DROP") && !condition.text.contains('7'), "{}", condition.text);
     assert!(condition.text.contains("$5") && !condition.text.contains("$4"), "{}", condition.text);
     let places = condition.parameters().count();
-    assert!(condition.text.contains(&format!("${}", places + 4)) && !condition.text.contains(&format!("${}", places + 5)));
+    assert!(
+        condition.text.contains(&format!("${}", places + 4)) && !condition.text.contains(&format!("${}", places + 5))
+    );
 }

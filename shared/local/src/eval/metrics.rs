@@ -29,8 +29,7 @@ pub(super) struct Summary {
 impl Measured {
     /// Of what was found, best first, each document once.
     pub(super) fn of(found: &[String], relevant: &BTreeMap<String, u32>, latency: Duration) -> Self {
-        let gains: Vec<f64> =
-            found.iter().map(|id| relevant.get(id).copied().map_or(0.0, f64::from)).collect();
+        let gains: Vec<f64> = found.iter().map(|id| relevant.get(id).copied().map_or(0.0, f64::from)).collect();
         let mut ideal: Vec<f64> = relevant.values().copied().map(f64::from).collect();
         ideal.sort_by(|a, b| b.total_cmp(a));
         let hits = |k: usize| gains.iter().take(k).filter(|gain| **gain > 0.0).count();

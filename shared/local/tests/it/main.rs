@@ -15,6 +15,7 @@ mod crash;
 mod degraded;
 mod deletion;
 mod deletion_races;
+mod eval;
 mod faults;
 mod function;
 mod gate;

@@ -28,8 +28,9 @@ const CASES: usize = 60;
 const TOLERANCE: f64 = 1e-4;
 
 const WORDS: [&str; 24] = [
-    "anchor", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle", "ladder",
-    "meadow", "needle", "orchid", "pepper", "quarry", "ribbon", "saddle", "temple", "urchin", "valley", "window", "yellow",
+    "anchor", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island", "jungle", "kettle",
+    "ladder", "meadow", "needle", "orchid", "pepper", "quarry", "ribbon", "saddle", "temple", "urchin", "valley",
+    "window", "yellow",
 ];
 
 struct Chunk {
@@ -73,7 +74,8 @@ impl Random {
             attributes.insert("tag".to_owned(), tags);
         }
         if self.below(2) == 0 {
-            attributes.insert("on".to_owned(), if self.below(8) == 0 { Value::Null } else { json!(self.below(2) == 0) });
+            attributes
+                .insert("on".to_owned(), if self.below(8) == 0 { Value::Null } else { json!(self.below(2) == 0) });
         }
         Value::Object(attributes)
     }
@@ -91,7 +93,9 @@ impl Random {
             0 => {
                 let (low, span) = (self.below(DOCUMENTS), 1 << self.below(11));
                 let test = move |a: &Value| {
-                    a.get("n").and_then(Value::as_u64).is_some_and(|n| (low..low + span).contains(&usize::try_from(n).unwrap()))
+                    a.get("n")
+                        .and_then(Value::as_u64)
+                        .is_some_and(|n| (low..low + span).contains(&usize::try_from(n).unwrap()))
                 };
                 (json!({"attributes.n": {"gte": low, "lt": low + span}}), Box::new(test))
             }
@@ -193,7 +197,8 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 fn bm25(question: &SparseVector, chunk: &SparseVector, frequencies: &HashMap<u32, usize>, all: usize) -> f64 {
     let weight = |term: &u32| {
         let at = chunk.indices.binary_search(term).ok()?;
-        let (n, all) = (f64::from(u32::try_from(*frequencies.get(term)?).unwrap()), f64::from(u32::try_from(all).unwrap()));
+        let (n, all) =
+            (f64::from(u32::try_from(*frequencies.get(term)?).unwrap()), f64::from(u32::try_from(all).unwrap()));
         Some(f64::from(chunk.values[at]) * (((all - n + 0.5) / (n + 0.5)) + 1.0).ln())
     };
     question.indices.iter().filter_map(weight).sum()
@@ -246,7 +251,8 @@ async fn filtered_hits_are_those_of_brute_force_whatever_the_plan() {
         let deadline = Deadline::after(Duration::from_mins(1));
         let dense = app.app.embedder.embed_query(question.clone(), deadline.instant()).await.unwrap();
         let terms = sparse::query(&question);
-        let passing: Vec<&&Chunk> = corpus.iter().filter(|chunk| passes(&documents[chunk.document].attributes)).collect();
+        let passing: Vec<&&Chunk> =
+            corpus.iter().filter(|chunk| passes(&documents[chunk.document].attributes)).collect();
         for mode in ["dense", "sparse", "hybrid"] {
             let told = format!("seed {seed}, case {case}, {mode}, k {k}, filter {filter}");
             let body = json!({"query": question, "k": k, "mode": mode, "filter": filter, "debug": true});
@@ -273,7 +279,8 @@ async fn filtered_hits_are_those_of_brute_force_whatever_the_plan() {
                     assert!((score(chunk) - expected).abs() < TOLERANCE, "{told}: {} for {expected}", score(chunk));
                 }
             }
-            let distinct: std::collections::BTreeSet<&str> = hits.iter().map(|hit| hit["chunk_id"].as_str().unwrap()).collect();
+            let distinct: std::collections::BTreeSet<&str> =
+                hits.iter().map(|hit| hit["chunk_id"].as_str().unwrap()).collect();
             assert_eq!(distinct.len(), hits.len(), "{told}");
         }
     }

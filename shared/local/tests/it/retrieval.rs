@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
-use local::testkit::{HashEmbedder, TestApp, TestUser};
+use local::testkit::{Call, HashEmbedder, PostgresProxy, QdrantProxy, TestApp, TestUser};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 async fn quick() -> TestApp {
@@ -97,7 +98,10 @@ async fn a_filter_lets_through_exactly_what_its_tests_say() {
         (json!({"media_type": {"eq": "text/plain"}, "size_bytes": {"gt": 3}}), vec![0, 1, 2, 3, 4, 5, 6, 7]),
         (json!({"created_at": {"gt": "2020-01-01T00:00:00Z"}, "updated_at": {"lt": "2020-01-01T00:00:00Z"}}), vec![]),
         (json!({"or": [{"attributes.year": {"gt": 2010}}, {"attributes.draft": {"exists": true}}]}), vec![3, 5, 6]),
-        (json!({"and": [{"attributes.lang": {"exists": true}}, {"not": {"attributes.year": {"exists": true}}}]}), vec![6]),
+        (
+            json!({"and": [{"attributes.lang": {"exists": true}}, {"not": {"attributes.year": {"exists": true}}}]}),
+            vec![6],
+        ),
     ] {
         let answer = ask(&app, &user, &json!({"query": "tall tower", "filter": filter, "debug": true})).await;
         let expected: Vec<String> = passing.iter().map(|n| format!("note/{n}")).collect();
@@ -144,10 +148,16 @@ async fn pages_show_every_hit_once_and_in_the_order_of_one_long_page() {
 async fn a_hit_comes_with_what_was_asked_for_and_nothing_else() {
     let app = quick().await;
     let user = app.register("ann").await;
-    let section = |n: usize| format!("# Part {n}\n\nPart {n} tells of {}. {}\n\n",
-        ["keys", "doors", "gardens", "roofs"][n], "Words follow upon words. ".repeat(30));
+    let section = |n: usize| {
+        format!(
+            "# Part {n}\n\nPart {n} tells of {}. {}\n\n",
+            ["keys", "doors", "gardens", "roofs"][n],
+            "Words follow upon words. ".repeat(30)
+        )
+    };
     let text: String = (0..4).map(section).collect();
-    post(&app, &user, json!({"text": text, "media_type": "text/markdown", "source_uri": "house", "title": "A House"})).await;
+    post(&app, &user, json!({"text": text, "media_type": "text/markdown", "source_uri": "house", "title": "A House"}))
+        .await;
     let question = json!({"query": "garden doors", "k": 1, "mode": "sparse"});
     let plain = ask(&app, &user, &question).await;
     for extra in ["context", "highlights", "legs"] {
@@ -156,10 +166,15 @@ async fn a_hit_comes_with_what_was_asked_for_and_nothing_else() {
     let asked = with(&question, json!({"context": 2, "highlights": true, "debug": true}));
     let answer = ask(&app, &user, &asked).await;
     let hit = &answer["hits"][0];
-    let words: Vec<&str> = hit["highlights"].as_array().unwrap().iter().map(|range| {
-        let at = |end: &str| usize::try_from(range[end].as_u64().unwrap()).unwrap();
-        &hit["text"].as_str().unwrap()[at("start")..at("end")]
-    }).collect();
+    let words: Vec<&str> = hit["highlights"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|range| {
+            let at = |end: &str| usize::try_from(range[end].as_u64().unwrap()).unwrap();
+            &hit["text"].as_str().unwrap()[at("start")..at("end")]
+        })
+        .collect();
     assert!(!words.is_empty() && words.iter().all(|word| ["doors", "gardens"].contains(word)), "{words:?}");
     assert_eq!((&hit["legs"]["sparse"]["rank"], &hit["legs"]["dense"]), (&json!(1), &Value::Null));
     assert_eq!(hit["heading_path"][0], "A House");
@@ -171,5 +186,57 @@ async fn a_hit_comes_with_what_was_asked_for_and_nothing_else() {
         assert!((1..=2).contains(&neighbour["distance"].as_i64().unwrap().abs()), "{neighbour}");
         let before = neighbour["byte_range"]["start"].as_u64() < hit["byte_range"]["start"].as_u64();
         assert_eq!(before, neighbour["distance"].as_i64().unwrap() < 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_question_makes_one_request_to_each_store() {
+    let plain = quick().await;
+    let qdrant = QdrantProxy::before(&plain.app.config.qdrant.url).await;
+    let postgres = PostgresProxy::before(plain.database_url().expose_secret()).await;
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.qdrant.url = qdrant.url();
+        parts.config.database.url = postgres.redirect(parts.config.database.url.expose_secret()).into();
+    })
+    .await;
+    let user = with_notes(&app).await;
+    let requests = async |more: Value| {
+        let before = (postgres.requests(), qdrant.calls(Call::Search));
+        let answer = ask(&app, &user, &with(&json!({"query": "tall tower", "debug": true}), more)).await;
+        assert!(!hits(&answer).is_empty());
+        (postgres.requests() - before.0, qdrant.calls(Call::Search) - before.1)
+    };
+    // The container learns what the user may read, and sees revisions that were activated a moment ago.
+    assert_eq!(requests(json!({})).await, (3, 2));
+    for more in [
+        json!({}),
+        json!({"mode": "dense", "k": 3}),
+        json!({"context": 1, "highlights": true, "group_by": "document"}),
+        json!({"knowledge_bases": [user.knowledge_base]}),
+    ] {
+        assert_eq!(requests(more.clone()).await, (1, 1), "{more}");
+    }
+    // A filter is planned first.
+    assert_eq!(requests(json!({"filter": {"attributes.lang": {"eq": "en"}}})).await, (2, 1));
+}
+
+#[tokio::test]
+async fn what_a_container_remembers_of_rights_gives_none_and_keeps_none_back() {
+    let app = quick().await;
+    let (ann, bob) = (app.register("ann").await, app.register("bob").await);
+    post(&app, &ann, json!({"text": "The key is under the flowerpot.", "source_uri": "ann"})).await;
+    post(&app, &bob, json!({"text": "The key is in the safe.", "source_uri": "bob"})).await;
+    let pg = app.pg().await;
+    let question = json!({"query": "Where is the key?"});
+    let grant = "INSERT INTO knowledge_base_members (knowledge_base_id, user_id, role) VALUES ($1, $2, 'viewer')";
+    let revoke = "DELETE FROM knowledge_base_members WHERE knowledge_base_id = $1 AND user_id = $2";
+    for _ in 0..2 {
+        assert_eq!(sources(&ask(&app, &bob, &question).await), ["bob"]);
+        pg.execute(grant, &[&ann.knowledge_base.0, &bob.id.0]).await.unwrap();
+        assert_eq!(sources(&ask(&app, &bob, &question).await).len(), 2, "from the next question on");
+        pg.execute(revoke, &[&ann.knowledge_base.0, &bob.id.0]).await.unwrap();
+        let answer = ask(&app, &bob, &question).await;
+        assert_eq!(sources(&answer), ["bob"]);
     }
 }
