@@ -49,6 +49,11 @@ test: setup ## Run all tests, against real stores
 fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
 	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture
 
+.PHONY: eval
+eval: setup ## Measure retrieval on data sets (DATASETS="dir dir", EVAL="--half 1")
+	@cargo build --package local --bin lockstep
+	@$(PARTS) && LOCKSTEP_DATA_DIR="$(DATA)" "$$CARGO_TARGET_DIR/debug/lockstep" eval $(EVAL) $(DATASETS)
+
 .PHONY: lint
 lint: tools ## Check format and lints, in both workspaces
 	@cargo fmt --all --check

@@ -6,6 +6,7 @@
 
 pub mod api_keys;
 pub mod app;
+pub mod breaker;
 pub mod config;
 pub mod db;
 pub mod deadline;

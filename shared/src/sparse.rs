@@ -3,7 +3,7 @@
 //! Qdrant multiplies by the inverse document frequency itself (`modifier: idf`), so a passage carries BM25's term
 //! frequency part and a query carries ones. Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use rust_stemmers::{Algorithm, Stemmer};
 
@@ -53,6 +53,16 @@ pub fn query(text: &str) -> SparseVector {
     terms(text).map(|term| (term, 1.0)).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
+/// Where the words of `text` stand whose terms `query` has, as byte ranges in order.
+#[must_use]
+pub fn matches(query: &SparseVector, text: &str) -> Vec<Range<usize>> {
+    let stemmer = Stemmer::create(Algorithm::English);
+    words(text)
+        .filter(|(_, word)| term(&stemmer, word).is_some_and(|id| query.indices.binary_search(&id).is_ok()))
+        .map(|(start, word)| start..start + word.len())
+        .collect()
+}
+
 impl FromIterator<(u32, f32)> for SparseVector {
     fn from_iter<I: IntoIterator<Item = (u32, f32)>>(pairs: I) -> Self {
         let (indices, values) = pairs.into_iter().unzip();
@@ -63,11 +73,24 @@ impl FromIterator<(u32, f32)> for SparseVector {
 /// The stemmed words of a text, as 32-bit ids.
 fn terms(text: &str) -> impl Iterator<Item = u32> {
     let stemmer = Stemmer::create(Algorithm::English);
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .filter(|word| STOP_WORDS.binary_search(&word.as_str()).is_err())
-        .map(move |word| term_id(&stemmer.stem(&word)))
+    words(text).filter_map(move |(_, word)| term(&stemmer, word))
+}
+
+/// The words of a text, each with its first byte.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    text.split_inclusive(|c: char| !c.is_alphanumeric()).filter_map(move |piece| {
+        let start = at;
+        at += piece.len();
+        let word = piece.trim_end_matches(|c: char| !c.is_alphanumeric());
+        (!word.is_empty()).then_some((start, word))
+    })
+}
+
+/// A word's id; `None` for a stop word.
+fn term(stemmer: &Stemmer, word: &str) -> Option<u32> {
+    let word = word.to_lowercase();
+    STOP_WORDS.binary_search(&word.as_str()).is_err().then(|| term_id(&stemmer.stem(&word)))
 }
 
 /// FNV-1a, 32 bits: stable over versions and machines, which the index needs. Two of 100,000 words share an id with a
@@ -103,5 +126,16 @@ mod tests {
         let vector = passage("b a c a b a, ünïcode 東京 42");
         assert!(vector.indices.is_sorted_by(|a, b| a < b), "{vector:?}");
         assert_eq!(vector.indices.len(), vector.values.len());
+    }
+
+    #[test]
+    fn matched_words_are_found_where_they_stand_inflected_or_not() {
+        let text = "Düne: the Connections (of a connected tower).";
+        let found = |question| {
+            matches(&query(question), text).into_iter().filter_map(|range| text.get(range)).collect::<Vec<_>>()
+        };
+        assert_eq!(found("What is connected to the dune?"), ["Connections", "connected"]);
+        assert_eq!(found("düne of the"), ["Düne"]);
+        assert_eq!(found("of the a"), Vec::<&str>::new());
     }
 }

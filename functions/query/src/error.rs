@@ -1,10 +1,9 @@
-//! What can go wrong in a query, and what the client hears of it.
+//! What can go wrong in a query, and what the client hears of it. Qdrant and the embedder are not among it: a query does
+//! without them.
 
 use shared::{
     db::{AsDbError, DbError},
-    embed::EmbedError,
     problem::Problem,
-    vectors::IndexError,
 };
 
 /// A query that has no answer.
@@ -16,19 +15,13 @@ pub(crate) enum QueryError {
     /// PostgreSQL failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// Qdrant failed. Until there is a full-text fallback, that is the end of the query.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// The question could not be embedded.
-    #[error(transparent)]
-    Embed(#[from] EmbedError),
 }
 
 impl AsDbError for QueryError {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::KnowledgeBaseNotFound | Self::Index(_) | Self::Embed(_) => None,
+            Self::KnowledgeBaseNotFound => None,
         }
     }
 }
@@ -38,8 +31,6 @@ impl From<QueryError> for Problem {
         match error {
             QueryError::KnowledgeBaseNotFound => Self::not_found("knowledge base"),
             QueryError::Db(error) => error.into(),
-            QueryError::Index(error) => error.into(),
-            QueryError::Embed(error) => error.into(),
         }
     }
 }
@@ -51,11 +42,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dependency_that_is_down_is_named_and_worth_another_try() {
-        let problem = Problem::from(QueryError::from(IndexError::Timeout));
+    fn postgresql_that_is_down_is_named_and_worth_another_try() {
+        let problem = Problem::from(QueryError::from(DbError::Timeout));
         assert_eq!(problem.code(), Code::DependencyUnavailable);
         let response = problem.respond("test");
-        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"2".parse().unwrap()));
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     }
 
     #[test]

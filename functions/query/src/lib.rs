@@ -1,10 +1,11 @@
 //! `POST /query`: a question in, cited passages out.
 //!
-//! The data walks one way (`pipeline`): [`request`] -> `scope` (what may the caller read?) -> the embedder -> `retrieve`
-//! (`refill` says what to ask Qdrant, `fusion` ranks, `hydrate` joins with PostgreSQL) -> [`rerank`] -> `answer` ->
-//! [`response`], at once or as events (`stream`).
+//! The data walks one way (`pipeline`): [`request`] -> `scope` (what may the caller read, what passes the filter?) beside
+//! `embed` -> `retrieve` (`refill` says what to ask Qdrant, `fusion` ranks, `hydrate` joins with PostgreSQL; `lexical`
+//! searches while Qdrant is away) -> [`rerank`] -> `answer` -> [`response`], at once or as events (`stream`).
 //!
-//! Only `hydrate` makes a hit, and it makes it from PostgreSQL alone. `refill`, `fusion` and `sentences` do no I/O.
+//! Only `hydrate` makes a hit, and it makes it from PostgreSQL alone. `filter`, `refill`, `fusion`, `cursor` and `sentences`
+//! do no I/O. `warm` is all that outlives a question.
 //!
 //! ```json
 //! {"query": "How tall is the Eiffel Tower?", "k": 1, "answer": true}
@@ -20,7 +21,7 @@
 //!     },
 //!     "byte_range": {"start": 120, "end": 518}, "page": null, "heading_path": ["Eiffel Tower", "Height"]
 //!   }],
-//!   "degraded": [],
+//!   "next_cursor": null, "degraded": [],
 //!   "answer": {
 //!     "kind": "extractive", "found": true,
 //!     "statements": [{
@@ -37,9 +38,13 @@
 
 mod answer;
 mod citations;
+mod cursor;
+mod embed;
 mod error;
+mod filter;
 mod fusion;
 mod hydrate;
+mod lexical;
 pub mod llm;
 mod pipeline;
 mod refill;
@@ -50,6 +55,7 @@ mod retrieve;
 mod scope;
 mod sentences;
 mod stream;
+mod warm;
 
 use std::sync::Arc;
 
@@ -65,7 +71,7 @@ use shared::{
 };
 
 use self::{
-    pipeline::Models,
+    pipeline::Engine,
     request::{Query, QueryRequest},
     response::QueryResponse,
 };
@@ -75,22 +81,22 @@ use self::{
 /// # Errors
 /// When the configuration of a model does not hold.
 pub fn router(app: App) -> Result<Router, ConfigError> {
-    let models = Arc::new(Models::new(&app)?);
+    let engine = Arc::new(Engine::new(&app)?);
     let routes = Router::new()
         .route("/query", post(query))
         .route("/query/stream", post(stream::query))
         .route("/citations/{citation}", get(citations::show))
-        .layer(Extension(models));
+        .layer(Extension(engine));
     Ok(shared::http::finish(routes, app))
 }
 
 async fn query(
     Timed(app): Timed,
-    Extension(models): Extension<Arc<Models>>,
+    Extension(engine): Extension<Arc<Engine>>,
     invocation: Invocation,
     caller: Reader,
     Json(request): Json<QueryRequest>,
 ) -> Result<Json<QueryResponse>, Problem> {
     let query = Query::try_from(request)?;
-    Ok(Json(pipeline::run(&app, &models, caller.user, query, invocation.deadline).await?))
+    Ok(Json(pipeline::run(&app, &engine, caller.user, query, invocation.deadline).await?))
 }

@@ -38,31 +38,36 @@ fn search(world: &[Chunk], limit: usize, except: &[ChunkId]) -> Candidates {
     Candidates { dense: leg(|chunk| Some(chunk.dense)), sparse: leg(|chunk| chunk.sparse) }
 }
 
-fn join(world: &[Chunk], asked: &[ChunkId], hits_max: usize) -> Vec<Alive> {
+fn join(world: &[Chunk], asked: &[ChunkId]) -> Vec<Alive> {
     let alive: HashMap<ChunkId, Alive> = world.iter().filter_map(|chunk| Some((id(chunk.n), chunk.alive?))).collect();
-    asked.iter().filter_map(|id| alive.get(id).copied()).take(hits_max).collect()
+    asked.iter().filter_map(|id| alive.get(id).copied()).collect()
 }
 
 /// Runs a query against `worlds`: one state of both stores for each search and each join, in turn; the last one stays.
-/// Returns the hits, and the rounds that it took.
+/// Returns the hits, and the searches that it took.
 fn run(worlds: &[Vec<Chunk>], hits_max: usize) -> (Vec<Scored>, u32) {
     let mut worlds = worlds.iter();
     let mut now = worlds.next().unwrap();
-    let mut refill = Refill::new(hits_max);
-    for round in 1.. {
-        let limit = refill.limit();
-        refill.add(search(now, limit, &refill.dead()), limit);
+    let mut refill = Refill::new(hits_max, 0);
+    let (mut next, mut round) = (Next::Search, 0);
+    loop {
+        if next == Next::Search {
+            round += 1;
+            let limit = refill.limit();
+            refill.add(search(now, limit, &refill.dead()), limit);
+            now = worlds.next().unwrap_or(now);
+        }
+        let asked = refill.order();
+        let alive = join(now, &asked.ids);
         now = worlds.next().unwrap_or(now);
-        let asked = refill.order(&refill.ranking());
-        let alive = join(now, &asked, hits_max);
-        now = worlds.next().unwrap_or(now);
-        if refill.learn(&asked, &alive) || round == ROUNDS_MAX {
-            let ids: HashSet<ChunkId> = alive.iter().map(|chunk| chunk.id).collect();
-            let hits = refill.ranking().into_iter().filter(|scored| ids.contains(&scored.id)).collect();
+        let ids: HashSet<ChunkId> = alive.iter().map(|chunk| chunk.id).collect();
+        let hits = asked.ranked.iter().filter(|ranked| ids.contains(&ranked.id)).take(hits_max);
+        let hits: Vec<Scored> = hits.map(|ranked| Scored { id: ranked.id, score: ranked.score }).collect();
+        next = refill.learn(&asked, &alive, &[], hits.len(), hits_max);
+        if next == Next::Done || round == ROUNDS_MAX {
             return (hits, round);
         }
     }
-    unreachable!()
 }
 
 fn ids(hits: &[Scored]) -> Vec<ChunkId> {
@@ -99,7 +104,7 @@ fn stale_points_that_outscore_everything_change_nothing_but_the_rounds() {
 #[test]
 fn work_is_bounded_however_many_points_are_stale() {
     let world: Vec<Chunk> = (0..60_000).map(|n| chunk(n, 1.0, None)).collect();
-    let mut refill = Refill::new(100);
+    let mut refill = Refill::new(100, 0);
     for _ in 0..ROUNDS_MAX {
         let limit = refill.limit();
         assert!(limit <= CANDIDATES_MAX);
@@ -111,9 +116,37 @@ fn work_is_bounded_however_many_points_are_stale() {
             .take(limit)
             .collect();
         refill.add(Candidates { dense: answer, sparse: Vec::new() }, limit);
-        let asked = refill.order(&refill.ranking());
-        assert!(!refill.learn(&asked, &[]));
+        let asked = refill.order();
+        assert_eq!(refill.learn(&asked, &[], &[], 0, 100), Next::Search);
     }
+}
+
+#[test]
+fn a_later_tier_follows_behind_the_first_and_repeats_nothing() {
+    let mut refill = Refill::new(10, 0);
+    let world = live(300);
+    refill.add(search(&world, 100, &[]), 100);
+    let first = refill.order();
+    // More hits are wanted than the first tier has, as for a later page.
+    assert_eq!(refill.learn(&first, &join(&world, &first.ids), &[], 100, 150), Next::Search);
+    assert_eq!(refill.limit(), 400);
+    refill.add(search(&world, 400, &[]), 400);
+    let both = refill.order();
+    assert_eq!(both.ranked[..100], first.ranked[..]);
+    assert_eq!(both.ranked.len(), 300);
+    assert!(both.ranked.is_sorted_by(|a, b| a.score >= b.score));
+    assert_eq!(both.ranked.iter().map(|ranked| ranked.id).collect::<HashSet<_>>().len(), 300);
+    assert_eq!(refill.learn(&both, &join(&world, &both.ids), &[], 300, 400), Next::Done);
+}
+
+#[test]
+fn what_is_left_out_by_a_filter_changes_no_score() {
+    // Every second chunk passes; the others outscore them.
+    let passing =
+        |n: u32| chunk(n, 0.5 - f32::from(u16::try_from(n).unwrap()) / 1_000.0, n.is_multiple_of(2).then_some(1));
+    let world: Vec<Chunk> = (0..400).map(passing).collect();
+    let only: Vec<Chunk> = world.iter().filter(|chunk| chunk.alive.is_some()).copied().collect();
+    assert_eq!(run(&[world], 10).0, run(&[only], 10).0);
 }
 
 /// Old chunks 1 to 3 and new chunks 4 to 6; `active` says which revision is, and `indexed` how many of the new are in Qdrant.

@@ -3,9 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use serde_json::Value;
 use shared::{
     domain::{DocumentId, KnowledgeBaseId},
     problem::Problem,
+};
+
+use crate::{
+    cursor::{Cursor, Fingerprint},
+    filter::{self, Filter},
 };
 
 /// Bytes of a question. The embedding model reads its first few hundred tokens; the lexical leg reads all.
@@ -29,6 +35,9 @@ pub const TURNS_MAX: usize = 20;
 /// Bytes of a conversation.
 pub const CONVERSATION_BYTES_MAX: usize = 32 * 1024;
 
+/// Chunks on each side of a hit that one request may ask for.
+pub const CONTEXT_MAX: usize = 5;
+
 /// The body of `POST /query`. Only `query` is required; a field that does not stand here is refused by name.
 ///
 /// ```json
@@ -36,6 +45,7 @@ pub const CONVERSATION_BYTES_MAX: usize = 32 * 1024;
 /// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own that a client sets")]
 pub struct QueryRequest {
     /// The question: 1 to 8,192 bytes, not blank. Line breaks and tabs count as spaces; other control characters are
     /// refused.
@@ -51,9 +61,27 @@ pub struct QueryRequest {
     /// out: all documents. Empty: none.
     #[serde(default)]
     pub documents: Option<Vec<DocumentId>>,
+    /// Search only documents that pass this: tests of their fields and attributes.
+    #[serde(default)]
+    pub filter: Option<Value>,
     /// How to search.
     #[serde(default)]
     pub mode: Mode,
+    /// `document`: only the best passage of each document.
+    #[serde(default)]
+    pub group_by: Option<GroupBy>,
+    /// Leave out hits with a lower score, 0 to 1.
+    #[serde(default)]
+    pub min_score: Option<f32>,
+    /// With each hit, so many chunks before and behind it, 0 to 5.
+    #[serde(default)]
+    pub context: i64,
+    /// With each hit, where the question's words stand in it.
+    #[serde(default)]
+    pub highlights: bool,
+    /// Where the page before ended: its `next_cursor`, with the same request otherwise.
+    #[serde(default)]
+    pub cursor: Option<String>,
     /// Whether to answer the question, with citations, beside the hits.
     #[serde(default)]
     pub answer: bool,
@@ -102,6 +130,14 @@ pub enum Mode {
     Sparse,
 }
 
+/// What hits are grouped by.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    /// Their document.
+    Document,
+}
+
 impl Mode {
     /// Whether the dense leg is searched.
     pub(crate) fn dense(self) -> bool {
@@ -122,13 +158,22 @@ impl Mode {
 
 /// A request that holds.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "as in the request")]
 pub(crate) struct Query {
     /// One line, trimmed, not empty.
     pub(crate) text: String,
     pub(crate) hits_max: usize,
     pub(crate) knowledge_bases: Option<BTreeSet<KnowledgeBaseId>>,
     pub(crate) documents: Option<BTreeSet<DocumentId>>,
+    pub(crate) filter: Option<Filter>,
     pub(crate) mode: Mode,
+    pub(crate) group_by: Option<GroupBy>,
+    pub(crate) min_score: f32,
+    pub(crate) context: usize,
+    pub(crate) highlights: bool,
+    pub(crate) after: Option<Cursor>,
+    /// Of all that decides the order of the hits.
+    pub(crate) fingerprint: Fingerprint,
     pub(crate) answer: bool,
     pub(crate) conversation: Vec<Turn>,
     pub(crate) rerank: bool,
@@ -143,12 +188,35 @@ impl TryFrom<QueryRequest> for Query {
             .ok()
             .filter(|k| (1..=HITS_MAX).contains(k))
             .ok_or_else(|| Problem::invalid_field("k", format!("is not from 1 to {HITS_MAX}")))?;
+        let context = usize::try_from(request.context)
+            .ok()
+            .filter(|context| *context <= CONTEXT_MAX)
+            .ok_or_else(|| Problem::invalid_field("context", format!("is not from 0 to {CONTEXT_MAX}")))?;
+        let min_score = request.min_score.unwrap_or_default();
+        if !(0.0..=1.0).contains(&min_score) {
+            return Err(Problem::invalid_field("min_score", "is not from 0 to 1"));
+        }
+        let text = question(&request.query)?;
+        let knowledge_bases = set("knowledge_bases", request.knowledge_bases, KNOWLEDGE_BASES_MAX)?;
+        let documents = set("documents", request.documents, DOCUMENTS_MAX)?;
+        let filter = request.filter.as_ref().map(filter::parse).transpose()?;
+        let (mode, group_by) = (request.mode, request.group_by);
+        let decides = (&text, hits_max, &knowledge_bases, &documents, &filter, mode, group_by, min_score);
+        let fingerprint = Fingerprint::of(&format!("{decides:?}"));
+        let after = request.cursor.map(|cursor| Cursor::decode(&cursor, fingerprint)).transpose()?;
         Ok(Self {
-            text: question(&request.query)?,
+            text,
             hits_max,
-            knowledge_bases: set("knowledge_bases", request.knowledge_bases, KNOWLEDGE_BASES_MAX)?,
-            documents: set("documents", request.documents, DOCUMENTS_MAX)?,
-            mode: request.mode,
+            knowledge_bases,
+            documents,
+            filter,
+            mode,
+            group_by,
+            min_score,
+            context,
+            highlights: request.highlights,
+            after,
+            fingerprint,
             answer: request.answer,
             conversation: conversation(request.conversation)?,
             rerank: request.rerank,
@@ -243,6 +311,12 @@ mod tests {
             ("k", json!({"query": "x", "k": "10"})),
             ("k", json!({"query": "x", "k": 1.5})),
             ("mode", json!({"query": "x", "mode": "Dense"})),
+            ("group_by", json!({"query": "x", "group_by": "page"})),
+            ("min_score", json!({"query": "x", "min_score": 1.1})),
+            ("context", json!({"query": "x", "context": 6})),
+            ("context", json!({"query": "x", "context": -1})),
+            ("cursor", json!({"query": "x", "cursor": "AAAA"})),
+            ("filter.title.eq", json!({"query": "x", "filter": {"title": {"eq": 1}}})),
             ("answer", json!({"query": "x", "answer": 1})),
             ("knowledge_bases", json!({"query": "x", "knowledge_bases": ids(101)})),
             ("knowledge_bases[0]", json!({"query": "x", "knowledge_bases": ["mine"]})),

@@ -1,6 +1,6 @@
 //! The answer, as clients read it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
 
 use crate::llm::Usage;
@@ -10,6 +10,8 @@ use crate::llm::Usage;
 pub struct QueryResponse {
     /// The passages that were found, best first: at most `k`, of active revisions in readable knowledge bases only.
     pub hits: Vec<Hit>,
+    /// Where the next page begins: send the same request with this as `cursor`. Null when there are no more hits.
+    pub next_cursor: Option<String>,
     /// The dependencies that this answer had to do without, by name. Empty: this is the best answer there is.
     pub degraded: Vec<&'static str>,
     /// The question that was searched with, when a conversation made another one of it.
@@ -45,8 +47,60 @@ pub struct Hit {
     pub byte_range: ByteRange,
     /// The page on which it begins, counted from 1; `null` where the document has no pages.
     pub page: Option<i32>,
+    /// The headings above it, outermost first, under the title that the document was given.
+    pub heading_path: Vec<String>,
+    /// What was asked for beside it.
+    #[serde(flatten)]
+    pub extras: Extras,
+}
+
+/// What a hit has when it was asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Extras {
+    /// With `context`: the chunks around it in the document, in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<Vec<Neighbour>>,
+    /// With `highlights`: where the question's words stand, as byte ranges in the hit's `text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub highlights: Option<Vec<ByteRange>>,
+    /// With `debug`: where it stood in each leg.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legs: Option<HitLegs>,
+}
+
+/// A chunk near a hit.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Neighbour {
+    /// Its id.
+    pub chunk_id: ChunkId,
+    /// How far from the hit: -1 is the one before, 1 the one behind.
+    pub distance: i32,
+    /// Its text.
+    pub text: String,
+    /// Where it stands in the document's text.
+    pub byte_range: ByteRange,
+    /// The page on which it begins, if the document has pages.
+    pub page: Option<i32>,
     /// The headings above it, outermost first.
     pub heading_path: Vec<String>,
+}
+
+/// Where a hit stood in each leg; null where it was not among the candidates.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct HitLegs {
+    /// By meaning.
+    pub dense: Option<PlaceInLeg>,
+    /// By words; in a degraded answer, of full-text search.
+    pub sparse: Option<PlaceInLeg>,
+}
+
+/// A place in a leg.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PlaceInLeg {
+    /// From 1.
+    pub rank: usize,
+    /// Cosine similarity in the dense leg, BM25 in the sparse one.
+    pub score: f32,
 }
 
 /// The document that a hit stands in, as of its active revision.
@@ -68,7 +122,7 @@ pub struct HitDocument {
 
 /// A half-open range of bytes, in UTF-8. It counts in the document's text: in the source itself for plain text and
 /// Markdown, in its reading as Markdown for other formats.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ByteRange {
     /// The first byte.
     pub start: u64,
@@ -175,12 +229,19 @@ impl Citation {
 /// How the hits were found. For people: its members may change.
 #[derive(Clone, Debug, Serialize)]
 pub struct Debug {
+    /// In which order the stores were asked: `unfiltered`, `documents_first` (the filter was resolved to documents, which
+    /// Qdrant looked among) or `index_first` (what does not pass the filter was left out at the join).
+    pub plan: &'static str,
+    /// How many documents pass the filter, where it was resolved to documents.
+    pub documents_passing: Option<usize>,
     /// How many candidates each leg returned, dead ones included.
     pub legs: Legs,
     /// Requests to Qdrant. More than one means that it held points that are not (or no longer) part of an active
-    /// revision, or that a document changed at this very moment.
+    /// revision or do not pass the filter, or that a document changed at this very moment.
     pub rounds: u32,
-    /// Candidates that were found dead and left out.
+    /// Joins with PostgreSQL.
+    pub joins: u32,
+    /// Candidates that were found dead, or that do not pass the filter, and left out.
     pub dead: usize,
     /// False when the index held more dead points than a query gets over: there may be better hits.
     pub complete: bool,

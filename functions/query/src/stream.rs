@@ -6,9 +6,8 @@
 //! | `hits` | the answer of `POST /query`, without `answer` | first |
 //! | `token` | `{"text": "..."}`: a piece of the answer, as the model writes it, not checked yet | any number |
 //! | `citations` | `answer` as `POST /query` has it: checked statements with their citations | once, if `answer` was asked for and could be made |
-//! | `degraded` | `["llm"]`: the answer broke off or never came | instead of `citations` |
+//! | `degraded` | `["llm"]` or `["embedder"]`: the answer broke off or never came | instead of `citations` |
 //! | `usage` | `{"input_tokens", "output_tokens"}` | when a model was asked |
-//! | `error` | a problem, as RFC 9457 has it | when a store failed on the way; nothing follows |
 //! | `done` | `{}` | last: an answer without it is not complete |
 //!
 //! What is wrong with the request itself, and what fails before the hits are found, is an ordinary problem. Nothing runs on
@@ -38,7 +37,7 @@ use shared::{
 use crate::{
     answer::check,
     llm::Piece,
-    pipeline::{self, Models, Searched},
+    pipeline::{self, Engine, Searched},
     request::{Query, QueryRequest},
     response::{Answer, AnswerKind},
 };
@@ -49,37 +48,31 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// The route's handler.
 pub(crate) async fn query(
     Timed(app): Timed,
-    Extension(models): Extension<Arc<Models>>,
+    Extension(engine): Extension<Arc<Engine>>,
     invocation: Invocation,
     principal: Reader,
     Json(request): Json<QueryRequest>,
 ) -> Result<Response, Problem> {
     let query = Query::try_from(request)?;
     let wanted = query.answer;
-    let searched = pipeline::search(&app, &models, principal.user, query, invocation.deadline).await?;
-    let events = events(app, models, searched, wanted, invocation);
+    let searched = pipeline::search(&app, &engine, principal.user, query, invocation.deadline).await?;
+    let events = events(app, engine, searched, wanted, invocation.deadline);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 fn events(
     app: App,
-    models: Arc<Models>,
+    engine: Arc<Engine>,
     mut searched: Searched,
     wanted: bool,
-    Invocation { request_id, deadline }: Invocation,
+    deadline: Deadline,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     async_stream::stream! {
         yield Ok(event("hits", &searched.response));
         if wanted {
-            let mut answering = std::pin::pin!(answer(&app, &models, &mut searched, deadline));
+            let mut answering = std::pin::pin!(answer(&app, &engine, &mut searched, deadline));
             while let Some(event) = answering.next().await {
-                match event {
-                    Ok(event) => yield Ok(event),
-                    Err(problem) => {
-                        yield Ok(Event::default().event("error").data(problem.body(&request_id)));
-                        return;
-                    }
-                }
+                yield Ok(event);
             }
         }
         if let Some(usage) = &searched.response.usage {
@@ -93,29 +86,29 @@ fn events(
 /// The events of the answer itself.
 fn answer<'a>(
     app: &'a App,
-    models: &'a Models,
+    engine: &'a Engine,
     searched: &'a mut Searched,
     deadline: Deadline,
-) -> impl Stream<Item = Result<Event, Problem>> + 'a {
+) -> impl Stream<Item = Event> + 'a {
     async_stream::stream! {
-        let Some(llm) = models.answerer.llm() else {
+        let Some(llm) = engine.answerer.llm() else {
             match pipeline::extractive(app, searched, deadline).await {
-                Ok(answer) => {
+                Some(answer) => {
                     for statement in &answer.statements {
-                        yield Ok(token(&format!("{} ", statement.text)));
+                        yield token(&format!("{} ", statement.text));
                     }
-                    yield Ok(event("citations", &answer));
+                    yield event("citations", &answer);
                 }
-                Err(error) => yield Err(Problem::from(error)),
+                None => yield event("degraded", &searched.response.degraded),
             }
             return;
         };
         if searched.response.hits.is_empty() {
-            yield Ok(event("citations", &Answer::none(AnswerKind::Generated)));
+            yield event("citations", &Answer::none(AnswerKind::Generated));
             return;
         }
         let hits = searched.response.hits.clone();
-        let sources = models.answerer.ask(&*app.embedder, &searched.question, &hits);
+        let sources = engine.answerer.ask(&*app.embedder, &searched.question, &hits);
         let mut text = String::new();
         let mut failed = None;
         match llm.stream(sources.prompt, deadline).await {
@@ -124,7 +117,7 @@ fn answer<'a>(
                 match piece {
                     Ok(Piece::Text(piece)) => {
                         text.push_str(&piece);
-                        yield Ok(token(&piece));
+                        yield token(&piece);
                     }
                     Ok(Piece::Usage(usage)) => *searched.response.usage.get_or_insert_default() += usage,
                     Err(error) => {
@@ -135,10 +128,10 @@ fn answer<'a>(
             },
         }
         match failed {
-            None => yield Ok(event("citations", &check::check(&text, &sources.hits))),
+            None => yield event("citations", &check::check(&text, &sources.hits)),
             Some(error) => {
                 searched.llm_failed(&error);
-                yield Ok(event("degraded", &searched.response.degraded));
+                yield event("degraded", &searched.response.degraded);
             }
         }
     }

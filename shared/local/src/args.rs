@@ -3,7 +3,7 @@
 use ingest::reindex;
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::{failure::Failure, settings};
+use crate::{eval, failure::Failure, settings};
 
 /// What `lockstep --help` says.
 pub const USAGE: &str = "\
@@ -11,6 +11,7 @@ Lockstep on one machine.
 
 usage: lockstep up [options]
        lockstep reindex [--next | --status | --rollback | --finish | --cancel]
+       lockstep eval [options] DATASET...
 
   --port N      the gateway's port on 127.0.0.1 (default: $PORT, else 8080; 0: any free one)
   --no-demo     start with no account and no documents
@@ -23,6 +24,13 @@ usage: lockstep up [options]
   --rollback    go back to the collection that was live before
   --finish      drop the collection that is kept for a rollback
   --cancel      give up what is being built
+
+eval: how well questions find their documents (docs.jsonl, queries.jsonl, qrels.jsonl in each DATASET)
+  --url URL        ask this stack instead of one of its own, whose data stay in LOCKSTEP_DATA_DIR/eval
+  --skip-ingest    the documents are there
+  --queries N      at most N questions of each set
+  --half 0|1       every second question: tune on one half, report the other
+  --json FILE      the figures as JSON
 
 environment
   LOCKSTEP_DATA_DIR    where everything is kept (default: .lockstep in the checkout)
@@ -43,6 +51,8 @@ pub enum Command {
     Up(Options),
     /// Something about Qdrant's collections.
     Reindex(reindex::Command),
+    /// Measuring retrieval.
+    Eval(eval::Options),
     /// [`USAGE`].
     Help,
 }
@@ -90,6 +100,7 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
                     }
                 });
             }
+            Arg::Value(word) if word == "eval" && !up => return eval_options(parser).map(Command::Eval),
             Arg::Long("port") => options.port = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("no-demo") => options.demo = false,
             Arg::Long("quiet") => (options.quiet, options.demo) = (true, false),
@@ -107,4 +118,24 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
         None if up => Command::Up(options),
         None => Command::Help,
     })
+}
+
+/// What stands behind `eval`.
+fn eval_options(mut parser: Parser) -> Result<eval::Options, Failure> {
+    let wrong = |error: lexopt::Error| Failure::new(format!("{error}; `lockstep --help` lists what there is"));
+    let mut options = eval::Options::default();
+    while let Some(word) = parser.next().map_err(wrong)? {
+        match word {
+            Arg::Value(dir) => options.sets.push(dir.into()),
+            Arg::Long("url") => options.url = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?),
+            Arg::Long("skip-ingest") => options.skip_ingest = true,
+            Arg::Long("queries") => {
+                options.queries_max = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?);
+            }
+            Arg::Long("half") => options.half = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?),
+            Arg::Long("json") => options.json = Some(parser.value().map_err(wrong)?.into()),
+            other => return Err(wrong(other.unexpected())),
+        }
+    }
+    Ok(options)
 }

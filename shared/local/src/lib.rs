@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod demo;
+pub mod eval;
 pub mod failure;
 pub mod folder;
 pub mod gateway;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use local::{
     args::{self, Command, USAGE},
-    reindex, up,
+    eval, reindex, up,
 };
 
 fn main() -> ExitCode {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let result = args::parse(std::env::args_os().skip(1)).and_then(|command| match command {
         Command::Up(options) => up::run(options),
         Command::Reindex(command) => reindex::run(command),
+        Command::Eval(options) => eval::run(&options),
         Command::Help => {
             println!("{USAGE}");
             Ok(())

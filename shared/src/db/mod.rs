@@ -7,6 +7,7 @@
 
 mod error;
 pub mod migrations;
+mod read;
 mod tls;
 
 use std::{
@@ -18,7 +19,10 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use secrecy::ExposeSecret;
 use tokio_postgres::Transaction;
 
-pub use self::error::{DbError, constraint};
+pub use self::{
+    error::{DbError, constraint},
+    read::Parameter,
+};
 use crate::{
     config::{ConfigError, DatabaseConfig},
     deadline::Deadline,

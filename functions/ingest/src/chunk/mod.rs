@@ -8,9 +8,11 @@
 mod cuts;
 mod paths;
 mod runs;
+mod title;
 mod units;
 
 pub use paths::embedding_input;
+pub use title::under as under_title;
 
 use crate::extract::Extracted;
 use paths::Paths;

@@ -41,10 +41,13 @@ pub(super) async fn chunks(
     } else {
         None
     };
+    let given = source.title.clone();
     let work = move || {
         let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
         let limits = Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() };
-        let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
+        let count = |text: &str| embedder.count_tokens(text);
+        let title = given.as_ref().map(shared::domain::Title::as_str);
+        let chunks = chunk::under_title(title, limits, &count, |limits| chunk::chunk(&extracted, limits, &count))?;
         Ok((chunks, extracted.title))
     };
     match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {

@@ -139,6 +139,7 @@ pub(crate) mod tests {
             byte_range: ByteRange { start: range.start as u64, end: range.end as u64 },
             page: None,
             heading_path: Vec::new(),
+            extras: crate::response::Extras::default(),
         }
     }
 

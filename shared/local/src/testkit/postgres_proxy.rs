@@ -5,7 +5,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
@@ -42,6 +45,7 @@ struct Trap {
 pub struct PostgresProxy {
     address: SocketAddr,
     trap: Arc<Mutex<Option<Trap>>>,
+    requests: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -53,16 +57,17 @@ impl PostgresProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let trap = Arc::new(Mutex::new(None));
+        let requests = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn({
-            let trap = Arc::clone(&trap);
+            let (trap, requests) = (Arc::clone(&trap), Arc::clone(&requests));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
-                    tokio::spawn(connection(client, server, Arc::clone(&trap)));
+                    tokio::spawn(connection(client, server, Arc::clone(&trap), Arc::clone(&requests)));
                 }
             }
         });
-        Self { address, trap, task }
+        Self { address, trap, requests, task }
     }
 
     /// `url` with the proxy instead of the server.
@@ -75,6 +80,12 @@ impl PostgresProxy {
     /// (`documents::activate`).
     pub fn cut(&self, statement: &str, cut: Cut) {
         *lock(&self.trap) = Some(Trap { statement: format!("-- {statement}\n"), cut });
+    }
+
+    /// Round trips so far: how often a client has waited for an answer, BEGIN and COMMIT included.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Whether the cut was made.
@@ -95,7 +106,12 @@ fn lock(trap: &Mutex<Option<Trap>>) -> std::sync::MutexGuard<'_, Option<Trap>> {
 }
 
 /// One connection, until it ends or is cut. Bytes go to the server message by message, so that one can be held back.
-async fn connection(mut client: TcpStream, mut server: TcpStream, trap: Arc<Mutex<Option<Trap>>>) {
+async fn connection(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    trap: Arc<Mutex<Option<Trap>>>,
+    requests: Arc<AtomicUsize>,
+) {
     let mut pending = Vec::new();
     let mut transaction = Transaction::default();
     let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
@@ -106,6 +122,10 @@ async fn connection(mut client: TcpStream, mut server: TcpStream, trap: Arc<Mute
                 pending.extend_from_slice(from_client.get(..read).unwrap_or_default());
                 while let Some(message) = transaction.next(&mut pending) {
                     let cut = transaction.see(&message, &trap);
+                    // Sync, and Query.
+                    if matches!(message.first(), Some(b'S' | b'Q')) {
+                        requests.fetch_add(1, Ordering::Relaxed);
+                    }
                     if cut == Some(Cut::BeforeCommit) || server.write_all(&message).await.is_err() {
                         return;
                     }

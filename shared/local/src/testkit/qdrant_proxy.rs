@@ -17,13 +17,15 @@ use tower::ServiceExt;
 
 use super::TcpProxy;
 
-/// A write to Qdrant.
+/// A write to Qdrant, or a search.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Call {
     /// Points are written.
     Upsert,
     /// Points are removed.
     Delete,
+    /// Points are searched for.
+    Search,
 }
 
 impl Call {
@@ -31,6 +33,7 @@ impl Call {
         match path {
             "/qdrant.Points/Upsert" => Some(Self::Upsert),
             "/qdrant.Points/Delete" => Some(Self::Delete),
+            "/qdrant.Points/QueryBatch" => Some(Self::Search),
             _ => None,
         }
     }

@@ -1,0 +1,61 @@
+//! The door for reading: one statement, without BEGIN and COMMIT, so one round trip.
+
+use deadpool_postgres::Object;
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
+
+use super::{ATTEMPTS_MAX, BACKOFF_FIRST, BACKOFF_MAX, Checkout, Db, DbError};
+use crate::{deadline::Deadline, retry};
+
+/// A parameter of a statement, with its type: a statement without a name needs it.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Db {
+    /// Runs one statement that changes nothing, and returns its rows. It sees one snapshot, as any single statement does.
+    ///
+    /// Tried again as [`Db::transaction`] is; a read that was done without our knowing has left no trace.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub async fn read(
+        &self,
+        name: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, DbError> {
+        self.retries.note_call();
+        let mut attempt = 1;
+        loop {
+            let own = Deadline::after(self.transaction_timeout);
+            let end = self.deadline.map_or(own, |deadline| deadline.min(own));
+            let once = self.read_once(statement, parameters);
+            let error = match tokio::time::timeout_at(end.instant(), once).await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(DbError::Timeout),
+            };
+            let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt);
+            let in_time = self.deadline.is_none_or(|deadline| pause < deadline.remaining());
+            if !error.nothing_was_done() || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
+                return Err(error);
+            }
+            tracing::warn!(db.read = name, db.attempt = attempt, error = %crate::problem::Causes(&error), "read tried again");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    async fn read_once(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DbError> {
+        let mut checkout = Checkout(Some(self.pool.get().await?));
+        let client: &Object = checkout.0.as_ref().ok_or(DbError::Timeout)?;
+        let result = client.query_typed(statement, parameters).await.map_err(DbError::from);
+        if let Err(DbError::ConnectionLost(_)) = &result {
+            self.pool.retain(|_, _| false);
+        } else {
+            drop(checkout.0.take());
+        }
+        result
+    }
+}
