@@ -10,7 +10,7 @@ use std::{
 
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    config::{AccountsConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
     db::migrations,
     deadline::Deadline,
     problem::Causes,
@@ -64,6 +64,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
             signing_key: Some(keys.private_pem),
         },
         limits: Limits::default(),
+        accounts: AccountsConfig::local(data.join("mail")),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
@@ -97,7 +98,8 @@ async fn serve(
     let s3_task = tokio::spawn(s3_serve.into_future());
 
     let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::because("the port is lost"))?;
-    let gateway = axum::serve(listener, router).with_graceful_shutdown(ended(ending.clone()));
+    let gateway = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(ended(ending.clone()));
     let gateway = tokio::spawn(gateway.into_future());
     let sweeper = tokio::spawn(sweep(app, ending.clone()));
 

@@ -1,6 +1,12 @@
 //! One test's app: its own database, its own collection, the same code as in the cloud.
 
-use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use auth::Signer;
 use axum::{Router, body::Body};
@@ -13,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
-    config::{Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
+    config::{AccountsConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
     db::{Db, DbError},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
@@ -30,7 +36,7 @@ use super::{
     reply::Reply,
     servers::{self, servers},
 };
-use crate::gateway;
+use crate::{folder::TempFolder, gateway};
 
 /// What [`TestApp::with`] may change before the app is made of it.
 #[derive(Debug)]
@@ -63,6 +69,7 @@ pub struct TestApp {
     pub embedded: Embedded,
     database: String,
     database_url: SecretString,
+    mail: PathBuf,
 }
 
 /// An account of a test.
@@ -91,6 +98,7 @@ impl TestApp {
         let database = format!("t_{id}");
         servers::make_database(&database).await;
         let database_url = servers::with_database(&servers.database_url, &database);
+        let mail = mail_folder().join(id.to_string());
         let mut qdrant = QdrantConfig::at(&servers.qdrant_url);
         qdrant.prefix = format!("t{id}");
         let config = Config {
@@ -106,6 +114,7 @@ impl TestApp {
                 signing_key: Some(servers.keys.private_pem.clone()),
             },
             limits: Limits::default(),
+            accounts: AccountsConfig::local(mail.clone()),
         };
         let mut parts = Parts { config, embedder: servers::embedder(), index: None };
         change(&mut parts);
@@ -118,7 +127,7 @@ impl TestApp {
             config: Arc::new(parts.config),
         };
         let router = gateway::router(&app).expect("the functions start");
-        Self { app, router, embedded, database, database_url }
+        Self { app, router, embedded, database, database_url, mail }
     }
 
     /// Sends a request with a JSON body, or without one.
@@ -164,6 +173,29 @@ impl TestApp {
     pub fn token(&self, user: UserId) -> String {
         let signer = Signer::new(&self.app.config.tokens).expect("the key holds");
         signer.access_token(user).expect("a token").token.expose_secret().to_owned()
+    }
+
+    /// The mails that were sent so far, in order.
+    #[must_use]
+    pub fn mails(&self) -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(&self.mail) else { return Vec::new() };
+        let mut files: Vec<PathBuf> = files.map(|file| file.expect("it can be listed").path()).collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read_to_string(file).expect("it can be read")).collect()
+    }
+
+    /// Where they lie.
+    #[must_use]
+    pub fn mail_dir(&self) -> &Path {
+        &self.mail
+    }
+
+    /// The code in the last mail that has one.
+    #[must_use]
+    pub fn mailed_code(&self) -> String {
+        let mails = self.mails();
+        let code = mails.iter().rev().find_map(|mail| mail.lines().find_map(|line| line.strip_prefix("Code: ")));
+        code.unwrap_or_else(|| panic!("no code in {mails:?}")).to_owned()
     }
 
     /// A direct connection to the test's database.
@@ -236,6 +268,12 @@ impl TestApp {
             }
         }
     }
+}
+
+/// Holds the mails of all tests of the process, and goes with it.
+fn mail_folder() -> &'static Path {
+    static FOLDER: OnceLock<TempFolder> = OnceLock::new();
+    FOLDER.get_or_init(|| TempFolder::new().unwrap_or_else(|error| panic!("{error}"))).path()
 }
 
 impl Drop for TestApp {
