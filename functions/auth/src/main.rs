@@ -13,5 +13,5 @@ async fn main() -> Result<(), lambda_http::Error> {
     telemetry::init(&log.filter, log.json);
     let config = Config::from_env(&SecretsManager::default()).await?;
     let signer = auth::Signer::new(&config.tokens)?;
-    lambda_http::run(auth::router(App::new(config)?, signer)).await
+    lambda_http::run(auth::router(App::new(config)?, signer)?).await
 }

@@ -48,7 +48,7 @@ impl Functions {
 pub fn router(app: &App) -> Result<Router, ConfigError> {
     let own = Router::new().route("/health", get(health)).route("/ready", get(ready));
     let functions = Functions {
-        auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?),
+        auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?)?,
         ingest: ingest::router(app.clone()),
         query: query::router(app.clone()),
         own: shared::http::finish(own, app.clone()),

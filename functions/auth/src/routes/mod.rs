@@ -3,19 +3,38 @@
 mod accounts;
 mod api_keys;
 mod knowledge_bases;
+mod mailboxes;
+mod sessions;
 mod well_known;
 
-use axum::{Extension, Router};
-use shared::App;
+use axum::{Extension, Router, middleware};
+use shared::{App, config::ConfigError};
 
-use crate::{accounts::Accounts, api_keys::ApiKeys, knowledge_bases::KnowledgeBases, signer::Signer};
+use crate::{
+    accounts::Accounts,
+    api_keys::ApiKeys,
+    knowledge_bases::KnowledgeBases,
+    limits::{self, Limiter},
+    mail,
+    sessions::Sessions,
+    signer::Signer,
+};
 
 /// The function's routes, for [`shared::http::finish`]; what they share beside the app comes with them.
-pub fn routes(app: &App, signer: Signer) -> Router<App> {
-    Router::new()
+///
+/// # Errors
+/// When the configuration asks for mail that this build can not send.
+pub fn routes(app: &App, signer: Signer) -> Result<Router<App>, ConfigError> {
+    let config = &app.config.accounts;
+    let limiter = Limiter { db: app.db.clone(), quota: config.address_quota };
+    let limited = accounts::limited().merge(mailboxes::limited());
+    let limited = limited.route_layer(middleware::from_fn_with_state(limiter, limits::admit));
+    let sessions = Sessions::new(app, signer.clone());
+    Ok(limited
         .merge(accounts::routes())
-        .layer(Extension(Accounts::new(app, signer)))
+        .layer(Extension(Accounts::new(app, signer, mail::mailer(config.mail.as_ref())?)))
+        .merge(sessions::routes().layer(Extension(sessions)))
         .merge(api_keys::routes().layer(Extension(ApiKeys::new(app))))
         .merge(knowledge_bases::routes().layer(Extension(KnowledgeBases::new(app))))
-        .merge(well_known::routes(&app.config.tokens))
+        .merge(well_known::routes(&app.config.tokens)))
 }
