@@ -66,8 +66,20 @@ pub struct PasswordChange {
     pub current: Password,
     /// The one that is to hold.
     pub new: RawPassword,
-    /// The session that stays when the others are ended; `None` leaves all of them.
-    pub end_others_of: Option<Option<SessionId>>,
+    /// What becomes of the account's sessions.
+    pub others: OtherSessions,
+}
+
+/// What becomes of an account's sessions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OtherSessions {
+    /// They stay.
+    Stay,
+    /// They end.
+    End {
+        /// Except this one.
+        but: Option<SessionId>,
+    },
 }
 
 impl Accounts {
@@ -282,7 +294,7 @@ impl Accounts {
         let email: Email = account.email.parse().map_err(AuthError::InvalidPassword)?;
         let new = change.new.parse_new(&email).map_err(AuthError::InvalidPassword)?;
         let new = self.hasher.hash(new, call.deadline).await?;
-        let (request_id, end_others_of) = (call.request_id.clone(), change.end_others_of);
+        let (request_id, others) = (call.request_id.clone(), change.others);
         self.db
             .transaction("change password", async move |tx| {
                 // Another change won: the current password is not the one that was given.
@@ -290,9 +302,9 @@ impl Accounts {
                     return Err(AuthError::WrongPassword);
                 }
                 codes::delete_all(tx, user).await?;
-                let ended = match end_others_of {
-                    Some(kept) => sessions::delete_all(tx, user, kept).await?,
-                    None => 0,
+                let ended = match others {
+                    OtherSessions::End { but } => sessions::delete_all(tx, user, but).await?,
+                    OtherSessions::Stay => 0,
                 };
                 let detail = json!({ "sessions": ended });
                 audit::insert_with(tx, Event::PasswordChanged, Some(user), &request_id, &detail).await?;

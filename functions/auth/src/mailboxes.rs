@@ -171,6 +171,9 @@ impl Mailboxes {
                     if !users::verify(tx, &sent).await? {
                         return Err(AuthError::InvalidCode);
                     }
+                    if sent.password_hash.is_some() {
+                        users::end_access(tx, sent.user).await?;
+                    }
                     codes::delete_all(tx, sent.user).await?;
                     audit::insert(tx, Event::EmailVerified, Some(sent.user), &request_id).await?;
                     return Ok(None);
@@ -240,6 +243,11 @@ impl Mailboxes {
         self.db
             .transaction("set new password", async move |tx| {
                 let sent = codes::take(tx, &code, Purpose::Reset).await?.ok_or(AuthError::InvalidCode)?;
+                let before = users::get(tx, sent.user).await?.ok_or(AuthError::InvalidCode)?;
+                if !before.email_verified {
+                    // Whoever made the account may not have been the owner of its address.
+                    users::end_access(tx, sent.user).await?;
+                }
                 if !users::reset_password(tx, &sent, &hash).await? {
                     return Err(AuthError::InvalidCode);
                 }

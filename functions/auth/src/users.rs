@@ -263,6 +263,21 @@ pub async fn change_password(
     Ok(rows == 1)
 }
 
+/// Takes from an account all by which somebody may be in it: sessions and API keys. For when its address turns out to be
+/// the owner's, and what was made before may be a stranger's who registered it first.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn end_access(tx: &Transaction<'_>, id: UserId) -> Result<(), DbError> {
+    tx.execute_typed(
+        "-- users::end_access
+        WITH keys AS (DELETE FROM api_keys WHERE user_id = $1) DELETE FROM sessions WHERE user_id = $1",
+        &[(&id.0, Type::UUID)],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Sets or removes the name of an account; false when there is no such account.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::sessions::TokensBody;
 use crate::{
-    accounts::{Accounts, PasswordChange, Profile, SignedIn},
+    accounts::{Accounts, OtherSessions, PasswordChange, Profile, SignedIn},
     email::Email,
     password::RawPassword,
     users::User,
@@ -60,8 +60,8 @@ struct Reauthentication {
 #[serde(deny_unknown_fields)]
 struct Update {
     /// `null` removes it.
-    #[serde(default, deserialize_with = "given")]
-    display_name: Option<Option<String>>,
+    #[serde(default)]
+    display_name: Given,
     email: Option<String>,
     /// Needed for another address.
     password: Option<RawPassword>,
@@ -80,9 +80,18 @@ fn yes() -> bool {
     true
 }
 
-/// A field that is there, be it `null`.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(deserializer).map(Some)
+/// A field that may be left out, or be there and `null`.
+#[derive(Debug, Default)]
+enum Given {
+    #[default]
+    No,
+    Yes(Option<String>),
+}
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Yes)
+    }
 }
 
 #[derive(Serialize)]
@@ -163,10 +172,16 @@ async fn update(
     client: Client,
     Json(body): Json<Update>,
 ) -> Result<Response, Problem> {
-    let name = body.display_name.map(|name| name.map(|name| name.parse::<DisplayName>()).transpose());
-    let name = name.transpose().map_err(|error| invalid("display_name", &error))?;
     let email = body.email.map(|email| email.parse::<Email>()).transpose();
     let email = email.map_err(|error| invalid("email", &error))?;
+    // All of it is read before any of it is done.
+    let name = match body.display_name {
+        Given::No => None,
+        Given::Yes(name) => {
+            let name = name.map(|name| name.parse::<DisplayName>()).transpose();
+            Some(name.map_err(|error| invalid("display_name", &error))?)
+        }
+    };
     let mut pending_email = None;
     if let Some(email) = email {
         let password =
@@ -191,8 +206,8 @@ async fn change_password(
     Json(body): Json<NewPassword>,
 ) -> Result<StatusCode, Problem> {
     let current = body.current_password.parse().map_err(|error| invalid("current_password", &error))?;
-    let end_others_of = body.end_other_sessions.then_some(caller.session);
-    let change = PasswordChange { current, new: body.password, end_others_of };
+    let others = if body.end_other_sessions { OtherSessions::End { but: caller.session } } else { OtherSessions::Stay };
+    let change = PasswordChange { current, new: body.password, others };
     accounts.change_password(&call, client, caller.user, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,10 +27,10 @@ use crate::{
 pub fn routes(app: &App, signer: Signer) -> Result<Router<App>, ConfigError> {
     let config = &app.config.accounts;
     let limiter = Limiter { db: app.db.clone(), quota: config.address_quota };
-    let limited = accounts::limited().merge(mailboxes::limited());
-    let limited = limited.route_layer(middleware::from_fn_with_state(limiter, limits::admit));
+    let guarded = accounts::limited().merge(mailboxes::limited());
+    let guarded = guarded.route_layer(middleware::from_fn_with_state(limiter, limits::admit));
     let sessions = Sessions::new(app, signer.clone());
-    Ok(limited
+    Ok(guarded
         .merge(accounts::routes())
         .layer(Extension(Accounts::new(app, signer, mail::mailer(config.mail.as_ref())?)))
         .merge(sessions::routes().layer(Extension(sessions)))

@@ -177,13 +177,14 @@ async fn fifty_logins_at_once_fit_into_512_mib_however_often() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one life of an account, route by route")]
 async fn nothing_secret_stands_in_logs_or_problems() {
     const FIRST: &str = "MARKED-first-harbour-password";
     const SECOND: &str = "MARKED-second-harbour-password";
     const WRONG: &str = "MARKED-wrong-harbour-password";
     let app = unlimited(Registration::Open).await;
-    let mut process = Process::start(&app, &[("RUST_LOG", "trace")]).await;
-    let mut stderr = process.child.stderr.take().unwrap();
+    let mut function = Process::start(&app, &[("RUST_LOG", "trace")]).await;
+    let mut stderr = function.child.stderr.take().unwrap();
     let log = tokio::spawn(async move {
         let mut log = String::new();
         stderr.read_to_string(&mut log).await.unwrap();
@@ -192,7 +193,7 @@ async fn nothing_secret_stands_in_logs_or_problems() {
     let mut secrets: Vec<String> = [FIRST, SECOND, WRONG].map(ToOwned::to_owned).to_vec();
     let mut problems: Vec<(String, String)> = Vec::new();
     let mut send = async |method: Method, path: &str, token: Option<&str>, body: Value, status: u16| {
-        let (answered, text) = process.send(method, path, token, &body.to_string()).await;
+        let (answered, text) = function.send(method, path, token, &body.to_string()).await;
         assert_eq!(answered, status, "{path}: {text}");
         if answered >= 400 {
             problems.push((path.to_owned(), text.clone()));
@@ -274,7 +275,7 @@ async fn nothing_secret_stands_in_logs_or_problems() {
     send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": WRONG }), 401).await;
     send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": FIRST }), 204).await;
 
-    process.child.kill().await.unwrap();
+    function.child.kill().await.unwrap();
     let log = log.await.unwrap();
     let signing_key = app.app.config.tokens.signing_key.as_ref().unwrap().expose_secret().to_owned();
     secrets.extend(signing_key.lines().filter(|line| line.len() > 40).map(ToOwned::to_owned));

@@ -231,3 +231,27 @@ async fn where_no_mail_leaves_what_needs_it_says_so_and_a_registration_still_wor
         assert_eq!((reply.problem(503), reply.json["dependency"].as_str()), ("dependency_unavailable", Some("mail")));
     }
 }
+
+#[tokio::test]
+async fn who_made_an_account_with_a_strangers_address_is_out_when_the_stranger_resets_its_password() {
+    let app = start(Registration::Open).await;
+    let thief = register(&app, "ann@example.com", OTHER).await.expect(201);
+    let key = json!({ "name": "back door", "scopes": ["read"] });
+    app.call(Method::POST, "/auth/api-keys", Some(access(&thief)), Some(key)).await.expect(201);
+    post(&app, "/auth/password-reset", json!({ "email": "ann@example.com" })).await.expect(202);
+    let body = json!({ "code": app.mailed_code(), "password": PASSWORD });
+    post(&app, "/auth/password-reset/confirm", body).await.expect(204);
+    assert_eq!(post(&app, "/auth/refresh", refresh_token(&thief)).await.problem(401), "unauthenticated");
+    let keys: i64 = app.pg().await.query_one("SELECT count(*) FROM api_keys", &[]).await.unwrap().get(0);
+    assert_eq!(keys, 0);
+    let ann = log_in(&app, "ann@example.com", PASSWORD).await.expect(200);
+    assert_eq!(ann.json["user"]["email_verified"], true);
+    // Keys that were made by an owner who is known stay: a forgotten password is no reason to stop programs.
+    let key = json!({ "name": "front door", "scopes": ["read"] });
+    app.call(Method::POST, "/auth/api-keys", Some(access(&ann)), Some(key)).await.expect(201);
+    post(&app, "/auth/password-reset", json!({ "email": "ann@example.com" })).await.expect(202);
+    let body = json!({ "code": app.mailed_code(), "password": OTHER });
+    post(&app, "/auth/password-reset/confirm", body).await.expect(204);
+    let keys: i64 = app.pg().await.query_one("SELECT count(*) FROM api_keys", &[]).await.unwrap().get(0);
+    assert_eq!(keys, 1);
+}
