@@ -35,6 +35,11 @@ run: setup ## Run the whole stack on this machine (PORT=8080)
 	@cargo build --package local --bin lockstep
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" up
 
+.PHONY: reindex
+reindex: setup ## Build Qdrant's collection anew from PostgreSQL, while the stack runs or not (ARGS=--next, --status, ...)
+	@cargo build --package local --bin lockstep
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" reindex $(ARGS)
+
 .PHONY: test
 test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::{
     config::{Config, ConfigError, EmbeddingConfig},
     db::Db,
-    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm},
+    deadline::Deadline,
+    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm, Space},
+    retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
 };
@@ -20,10 +22,23 @@ pub struct App {
     pub db: Db,
     /// Qdrant: embeddings.
     pub index: Arc<dyn VectorIndex>,
+    /// The retries that are left for Qdrant.
+    pub index_retries: RetryBudget,
     /// Text to vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// The other model, while one takes the other's place: its space is written too, and never searched.
+    pub next: Option<Model>,
     /// Checks access tokens.
     pub verifier: Verifier,
+}
+
+/// A model, and the index of its space.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Text to vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Its space's alias.
+    pub index: Arc<dyn VectorIndex>,
 }
 
 impl App {
@@ -33,13 +48,43 @@ impl App {
     /// When the configuration does not hold.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let embedder = embedder(&config.embedding)?;
+        let next = config.embedding_next.as_ref().map(|next| Model::new(next, &config)).transpose()?;
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
+            index_retries: RetryBudget::new("qdrant"),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
+            next,
             config: Arc::new(config),
         })
+    }
+
+    /// The model that queries use, and the space that they search.
+    #[must_use]
+    pub fn model(&self) -> Model {
+        Model { embedder: Arc::clone(&self.embedder), index: Arc::clone(&self.index) }
+    }
+
+    /// The model that fills `space`, if this function has it.
+    #[must_use]
+    pub fn model_of(&self, space: &Space) -> Option<Model> {
+        let next = self.next.clone().filter(|next| next.embedder.space() == space);
+        (self.embedder.space() == space).then(|| self.model()).or(next)
+    }
+
+    /// The same app, for work that must end by `deadline`: its calls to PostgreSQL do. Calls to Qdrant and the embedder
+    /// take a deadline each.
+    #[must_use]
+    pub fn until(&self, deadline: Deadline) -> Self {
+        Self { db: self.db.until(deadline), ..self.clone() }
+    }
+}
+
+impl Model {
+    fn new(embedding: &EmbeddingConfig, config: &Config) -> Result<Self, ConfigError> {
+        let embedder = embedder(embedding)?;
+        Ok(Self { index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?), embedder })
     }
 }
 

@@ -25,8 +25,12 @@ pub struct Config {
     pub qdrant: QdrantConfig,
     /// What turns text into vectors.
     pub embedding: EmbeddingConfig,
+    /// The same of the other model, while one takes the other's place.
+    pub embedding_next: Option<EmbeddingConfig>,
     /// Access tokens.
     pub tokens: TokenConfig,
+    /// What makes answers of passages. Only `query` reads it.
+    pub answers: AnswersConfig,
     /// Limits on requests.
     pub limits: Limits,
     /// Accounts. Only `auth` looks at it.
@@ -176,6 +180,78 @@ pub enum EmbeddingConfig {
     },
 }
 
+/// What makes answers of passages. Without a model, the answer is made of the passages' own sentences.
+#[derive(Clone, Debug)]
+pub struct AnswersConfig {
+    /// The language model.
+    pub llm: Option<LlmConfig>,
+    /// Tokens of the passages that it is given.
+    pub context_tokens_max: usize,
+    /// What reads the best candidates once more.
+    pub rerank: Option<RerankConfig>,
+}
+
+impl Default for AnswersConfig {
+    fn default() -> Self {
+        // A dozen passages: fewer miss what stands in the eighth, more cost and are read less well.
+        Self { llm: None, context_tokens_max: 6_000, rerank: None }
+    }
+}
+
+/// A language model.
+#[derive(Clone, Debug)]
+pub enum LlmConfig {
+    /// An OpenAI-compatible HTTP endpoint.
+    OpenAi {
+        /// `POST {base_url}/chat/completions`.
+        base_url: String,
+        /// The model's name, as the endpoint knows it.
+        model: String,
+        /// Sent as bearer token.
+        api_key: Option<SecretString>,
+    },
+    /// Amazon Bedrock, with the function's own credentials.
+    Bedrock {
+        /// The model's id, or the ARN of an inference profile.
+        model: String,
+    },
+}
+
+/// A reranker behind HTTP.
+#[derive(Clone, Debug)]
+pub struct RerankConfig {
+    /// `POST {base_url}/rerank`.
+    pub base_url: String,
+    /// Which form requests and answers have.
+    pub form: RerankForm,
+    /// The model's name, as the endpoint knows it.
+    pub model: Option<String>,
+    /// Sent as bearer token.
+    pub api_key: Option<SecretString>,
+}
+
+/// The forms of rerankers' requests and answers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RerankForm {
+    /// Cohere's, which Jina, vLLM and others speak too.
+    #[default]
+    Cohere,
+    /// That of Hugging Face's Text Embeddings Inference.
+    Tei,
+}
+
+impl FromStr for RerankForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "cohere" => Ok(Self::Cohere),
+            "tei" => Ok(Self::Tei),
+            _ => Err("it is neither cohere nor tei".to_owned()),
+        }
+    }
+}
+
 /// How access tokens are issued and checked.
 #[derive(Clone, Debug)]
 pub struct TokenConfig {
@@ -214,7 +290,8 @@ impl DatabaseConfig {
             url,
             ca_file: None,
             pool_max: 8,
-            wait_timeout: Duration::from_secs(2),
+            // Longer than a transaction takes; who waits longer stands behind a crowd, and had better come back.
+            wait_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(3),
             transaction_timeout: Duration::from_secs(20),
         }
@@ -248,7 +325,9 @@ impl Config {
             database,
             qdrant,
             embedding: EmbeddingConfig::from_env(secrets).await?,
+            embedding_next: EmbeddingConfig::next_from_env(secrets).await?,
             tokens: TokenConfig::from_env(secrets).await?,
+            answers: AnswersConfig::from_env(secrets).await?,
             accounts: AccountsConfig::from_env()?,
             limits: Limits {
                 body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
@@ -272,11 +351,57 @@ impl EmbeddingConfig {
                 api_key: secret("EMBEDDING_API_KEY", secrets).await?,
             });
         }
-        let threads = match parsed("EMBEDDING_THREADS")? {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        let dir = parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into());
+        Ok(Self::MiniLm { dir, threads: threads()? })
+    }
+
+    /// Reads the environment for the other model of a transition: `EMBEDDING_NEXT_URL` with the others as above, or
+    /// `EMBEDDING_NEXT_MODEL_DIR`. `None`: there is no transition.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn next_from_env(secrets: &dyn SecretSource) -> Result<Option<Self>, ConfigError> {
+        if let Some(base_url) = text("EMBEDDING_NEXT_URL")? {
+            return Ok(Some(Self::Http {
+                base_url,
+                model: required("EMBEDDING_NEXT_MODEL", text("EMBEDDING_NEXT_MODEL")?)?,
+                dimension: required("EMBEDDING_NEXT_DIMENSION", parsed("EMBEDDING_NEXT_DIMENSION")?)?,
+                api_key: secret("EMBEDDING_NEXT_API_KEY", secrets).await?,
+            }));
+        }
+        let dir = parsed("EMBEDDING_NEXT_MODEL_DIR")?;
+        dir.map(|dir| Ok(Self::MiniLm { dir, threads: threads()? })).transpose()
+    }
+}
+
+impl AnswersConfig {
+    /// Reads the environment: an endpoint if `LLM_URL` names one, Bedrock if `LLM_BEDROCK_MODEL` does, else no model; a
+    /// reranker if `RERANK_URL` names one.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        let llm = match (text("LLM_URL")?, text("LLM_BEDROCK_MODEL")?) {
+            (Some(base_url), _) => Some(LlmConfig::OpenAi {
+                base_url,
+                model: required("LLM_MODEL", text("LLM_MODEL")?)?,
+                api_key: secret("LLM_API_KEY", secrets).await?,
+            }),
+            (None, Some(model)) => Some(LlmConfig::Bedrock { model }),
+            (None, None) => None,
         };
-        Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
+        let rerank = match text("RERANK_URL")? {
+            Some(base_url) => Some(RerankConfig {
+                base_url,
+                form: parsed("RERANK_FORM")?.unwrap_or_default(),
+                model: text("RERANK_MODEL")?,
+                api_key: secret("RERANK_API_KEY", secrets).await?,
+            }),
+            None => None,
+        };
+        let context_tokens_max = parsed("LLM_CONTEXT_TOKENS")?.unwrap_or(defaults.context_tokens_max);
+        Ok(Self { llm, context_tokens_max, rerank })
     }
 }
 
@@ -301,6 +426,8 @@ pub struct LogConfig {
     pub filter: String,
     /// One JSON object a line, as `CloudWatch` Logs Insights reads it, instead of text for people.
     pub json: bool,
+    /// The Lambda function that this is, if it is one.
+    pub function: Option<String>,
 }
 
 impl LogConfig {
@@ -313,6 +440,7 @@ impl LogConfig {
         Self {
             filter: set("RUST_LOG").or_else(|| set("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".to_owned()),
             json: set("AWS_LAMBDA_FUNCTION_NAME").is_some(),
+            function: set("AWS_LAMBDA_FUNCTION_NAME"),
         }
     }
 }
@@ -348,6 +476,11 @@ impl ConfigError {
     pub fn invalid(name: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Invalid { name, source: source.into() }
     }
+}
+
+fn threads() -> Result<NonZero<usize>, ConfigError> {
+    let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    Ok(parsed("EMBEDDING_THREADS")?.unwrap_or_else(all))
 }
 
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, ConfigError> {

@@ -51,19 +51,3 @@ impl Deadline {
         self.0
     }
 }
-
-/// The longest pause between two attempts.
-const BACKOFF_MS_MAX: u64 = 2_000;
-
-/// Pauses before attempt `attempt + 1`: a random part ("full jitter") of `base_ms` doubled with each attempt.
-/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
-pub async fn backoff(base_ms: u64, attempt: u32) {
-    tokio::time::sleep(backoff_pause(base_ms, attempt)).await;
-}
-
-/// The pause that [`backoff`] takes.
-#[must_use]
-pub fn backoff_pause(base_ms: u64, attempt: u32) -> Duration {
-    let cap_ms = base_ms.saturating_mul(1 << attempt.saturating_sub(1).min(16)).clamp(1, BACKOFF_MS_MAX);
-    Duration::from_millis(fastrand::u64(0..=cap_ms))
-}

@@ -51,6 +51,18 @@ pub enum Event {
     ApiKeyRevoked,
     /// A knowledge base was made.
     KnowledgeBaseCreated,
+    /// A knowledge base got another name.
+    KnowledgeBaseRenamed,
+    /// Somebody was invited into a knowledge base.
+    MemberInvited,
+    /// An invitation was taken back or refused.
+    InvitationEnded,
+    /// Somebody accepted an invitation.
+    MemberJoined,
+    /// A member got another role.
+    MemberChanged,
+    /// A member left or was removed.
+    MemberRemoved,
     /// A knowledge base was deleted, with how many documents.
     KnowledgeBaseDeleted,
 }
@@ -82,6 +94,12 @@ impl Event {
             Self::ApiKeyNarrowed => "api_key.narrowed",
             Self::ApiKeyRevoked => "api_key.revoked",
             Self::KnowledgeBaseCreated => "knowledge_base.created",
+            Self::KnowledgeBaseRenamed => "knowledge_base.renamed",
+            Self::MemberInvited => "member.invited",
+            Self::InvitationEnded => "invitation.ended",
+            Self::MemberJoined => "member.joined",
+            Self::MemberChanged => "member.changed",
+            Self::MemberRemoved => "member.removed",
             Self::KnowledgeBaseDeleted => "knowledge_base.deleted",
         }
     }

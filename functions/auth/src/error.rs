@@ -57,6 +57,18 @@ pub enum AuthError {
     /// The knowledge base is somebody's personal one.
     #[error("the knowledge base is a personal one")]
     PersonalKnowledgeBase,
+    /// The knowledge base has no such member.
+    #[error("no such member")]
+    NoMember,
+    /// There is no such invitation, or it does not hold any more.
+    #[error("no such invitation")]
+    NoInvitation,
+    /// Nobody would be left who owns the knowledge base.
+    #[error("the member is the last owner")]
+    LastOwner,
+    /// The knowledge base has as many members and invitations as it may have.
+    #[error("the knowledge base has too many members")]
+    TooManyMembers,
     /// The account has no such API key.
     #[error("no such API key")]
     NoApiKey,
@@ -107,6 +119,10 @@ impl AsDbError for AuthError {
             | Self::NoKnowledgeBase
             | Self::NotOwner
             | Self::PersonalKnowledgeBase
+            | Self::NoMember
+            | Self::NoInvitation
+            | Self::LastOwner
+            | Self::TooManyMembers
             | Self::NoApiKey
             | Self::BeyondKey
             | Self::KeyLife

@@ -3,8 +3,8 @@
 //! The data walks one way: [`routes`] parses a request into [`email::Email`] and [`password::Password`],
 //! [`accounts`] and [`knowledge_bases`] decide, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
 //! and [`problem`] turns an [`error::AuthError`] into an answer. Only [`signer`] has the private key, only
-//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL; [`api_keys`], [`sessions`], [`codes`],
-//! [`limits`] and [`backoff`] hold their own. [`mailboxes`] is what is proved by mail, [`mail`] what sends it.
+//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL; [`api_keys`], [`members`],
+//! [`sessions`], [`codes`], [`limits`] and [`backoff`] hold their own. [`mailboxes`] is what is proved by mail, [`mail`] what sends it.
 
 pub mod accounts;
 pub mod api_keys;
@@ -19,6 +19,7 @@ pub mod letters;
 pub mod limits;
 pub mod mail;
 pub mod mailboxes;
+pub mod members;
 pub mod password;
 pub mod problem;
 pub mod routes;

@@ -3,7 +3,6 @@
 
 use axum::{
     Router,
-    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -14,7 +13,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Reader, Writer, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer, media_type, unsupported_media_type},
     knowledge_bases,
     problem::Problem,
     vectors::Part,
@@ -111,7 +110,7 @@ pub struct LastAudit {
 
 /// `GET /consistency`.
 async fn show(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Reader,
     invocation: Invocation,
     Params(target): Params<Target>,
@@ -132,7 +131,8 @@ pub async fn of(app: &App, caller: UserId, target: Target, deadline: Deadline) -
         })
         .await?;
     let part = Part::KnowledgeBase(consistency.knowledge_base);
-    (consistency.qdrant, consistency.degraded) = PointCount::of(app, part, deadline).await;
+    let points = app.index.count_part(part, deadline).await;
+    (consistency.qdrant, consistency.degraded) = PointCount::from(points.map_err(IngestError::from))?;
     Ok(consistency)
 }
 
@@ -148,7 +148,7 @@ async fn read(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<Consistency, 
             "-- consistency::read
             WITH mine AS (SELECT id, active_revision FROM documents WHERE knowledge_base_id = $1),
             staged AS (
-                SELECT r.document_id, r.number, r.created_at
+                SELECT r.document_id, r.number
                 FROM mine JOIN document_revisions r ON r.document_id = mine.id AND r.state = 'staged'
             )
             SELECT (SELECT count(*) FROM mine) AS documents,
@@ -159,9 +159,13 @@ async fn read(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<Consistency, 
                 (SELECT count(*) FROM orphaned_points WHERE knowledge_base_id = $1) AS orphaned,
                 (SELECT count(*) FROM orphaned_points WHERE knowledge_base_id = $1
                     AND withheld_by IS NOT NULL AND condemned_by IS NULL) AS withheld,
-                (SELECT count(*) FROM retired_points WHERE knowledge_base_id = $1) AS retired,
-                LEAST((SELECT min(created_at) FROM staged),
-                    (SELECT min(due_at) FROM retired_points WHERE knowledge_base_id = $1 AND due_at <= now())
+                (SELECT count(*) FROM retired_points WHERE knowledge_base_id = $1)
+                    + (SELECT count(*) FROM erasures e JOIN chunk_metadata c ON c.document_id = e.document_id
+                        WHERE e.knowledge_base_id = $1 AND e.remains) AS retired,
+                LEAST((SELECT min(r.created_at) FROM mine JOIN document_revisions r ON r.document_id = mine.id
+                        AND r.state IN ('claimed', 'staged')),
+                    (SELECT min(due_at) FROM retired_points WHERE knowledge_base_id = $1 AND due_at <= now()),
+                    (SELECT min(deleted_at) FROM erasures WHERE knowledge_base_id = $1 AND remains)
                 ) AS oldest_unfinished_at",
             &[(&id.0, Type::UUID)],
         )
@@ -267,7 +271,7 @@ impl From<Audit> for Proof {
 /// `POST /consistency/verify`: audits one knowledge base, repairs what it finds, and answers with what it found. 202 when
 /// the time was too short.
 async fn verify(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Writer,
     invocation: Invocation,
     headers: HeaderMap,
@@ -298,7 +302,7 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
 
 /// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
 async fn erasure(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Reader,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,

@@ -50,7 +50,7 @@ pub struct DocumentView {
     pub size_bytes: i64,
     /// The user's own keys and values.
     pub attributes: Value,
-    /// The latest revision's way into the stores.
+    /// The way into the stores of the newest revision that is on it; when there is none, of the newest.
     pub ingestion: IngestionView,
     /// When it was first sent.
     #[serde(with = "time::serde::rfc3339")]
@@ -109,16 +109,24 @@ pub struct ChunkCounts {
     pub embedded: i32,
 }
 
-const VIEW: &str = "
+/// Which revision's way into the stores is shown: the newest of those that may still become active; else the newest.
+const LATEST: &str = "ORDER BY state IN ('claimed', 'staged') DESC, number DESC LIMIT 1";
+
+/// The columns of a view, with the revision whose way is shown.
+fn select(ingestion: &str) -> String {
+    format!(
+        "
     SELECT d.id, d.knowledge_base_id, d.source_uri, COALESCE(d.title, r.title) AS title, d.active_revision, d.attributes,
         d.created_at, d.updated_at, shown.media_type, shown.content_hash, shown.size_bytes,
         r.number, r.state, r.chunks_total, r.chunks_reused, r.chunks_embedded, r.attempt, r.failure_code, r.failure_detail
     FROM documents d
     JOIN LATERAL (
-        SELECT * FROM document_revisions WHERE document_id = d.id ORDER BY number DESC LIMIT 1
+        SELECT * FROM document_revisions WHERE document_id = d.id {ingestion}
     ) r ON true
     JOIN document_revisions shown
-        ON shown.document_id = d.id AND shown.number = COALESCE(d.active_revision, r.number)";
+        ON shown.document_id = d.id AND shown.number = COALESCE(d.active_revision, r.number)"
+    )
+}
 
 impl DocumentView {
     /// The answer to an ingestion.
@@ -191,8 +199,18 @@ impl ChunkCounts {
 /// # Errors
 /// When PostgreSQL does not answer.
 pub async fn get(tx: &Transaction<'_>, id: DocumentId) -> Result<Option<DocumentView>, DbError> {
-    let statement = format!("-- documents::get{VIEW} WHERE d.id = $1");
+    let statement = format!("-- documents::get{} WHERE d.id = $1", select(LATEST));
     let row = tx.query_typed_opt(&statement, &[(&id.0, Type::UUID)]).await?;
+    row.as_ref().map(DocumentView::from_row).transpose()
+}
+
+/// The document with this revision's way into the stores, whatever came after it.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn get_at(tx: &Transaction<'_>, id: DocumentId, revision: i32) -> Result<Option<DocumentView>, DbError> {
+    let statement = format!("-- documents::get_at{} WHERE d.id = $1", select("AND number = $2"));
+    let row = tx.query_typed_opt(&statement, &[(&id.0, Type::UUID), (&revision, Type::INT4)]).await?;
     row.as_ref().map(DocumentView::from_row).transpose()
 }
 
@@ -212,9 +230,10 @@ pub async fn require_for(app: &App, caller: UserId, id: DocumentId) -> Result<Do
     app.db
         .transaction("get document for member", async move |tx| {
             let statement = format!(
-                "-- documents::get_for{VIEW}
+                "-- documents::get_for{}
                 JOIN knowledge_base_members m ON m.knowledge_base_id = d.knowledge_base_id AND m.user_id = $2
-                WHERE d.id = $1"
+                WHERE d.id = $1",
+                select(LATEST)
             );
             let row = tx
                 .query_typed_opt(&statement, &[(&id.0, Type::UUID), (&caller.0, Type::UUID)])
@@ -300,10 +319,11 @@ pub async fn list(app: &App, caller: UserId, query: ListQuery) -> Result<Documen
                 return Err(IngestError::NoKnowledgeBase);
             }
             let statement = format!(
-                "-- documents::list{VIEW}
+                "-- documents::list{}
                 WHERE d.knowledge_base_id = ANY($1) AND ($2::uuid IS NULL OR d.id < $2)
                     AND ($3::text IS NULL OR d.source_uri = $3)
-                ORDER BY d.id DESC LIMIT $4"
+                ORDER BY d.id DESC LIMIT $4",
+                select(LATEST)
             );
             // One more than asked for tells whether there is a next page.
             let rows = tx

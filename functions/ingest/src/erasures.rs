@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
 use uuid::Uuid;
 
-use crate::error::IngestError;
+use crate::{collections, error::IngestError};
 
 /// Tombstones that are looked at in one statement.
 const PAGE: i64 = 100;
@@ -38,7 +38,7 @@ pub struct Erasure {
     pub qdrant: PointCount,
     /// Whether both stores were asked, and hold nothing of it now.
     pub erased: bool,
-    /// Since when Qdrant is known to hold none of its points.
+    /// Since when Qdrant is known to hold none of its points, and PostgreSQL none of its chunks.
     #[serde(with = "time::serde::rfc3339::option")]
     pub completed_at: Option<OffsetDateTime>,
     /// The stores that did not answer.
@@ -48,7 +48,7 @@ pub struct Erasure {
 /// What PostgreSQL holds of a deleted document.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ErasedRows {
-    /// Rows of it: document, revisions, chunks, positions.
+    /// Rows of it: document, revisions, chunks, positions. Those of a very large document go batch by batch.
     pub rows: i64,
     /// Ids that are still to be removed from Qdrant, or are removed once more when nobody can be writing them any longer.
     pub retired: i64,
@@ -62,14 +62,15 @@ pub struct PointCount {
 }
 
 impl PointCount {
-    /// Asks Qdrant, and says so if it does not answer.
-    pub(crate) async fn of(app: &App, part: Part, deadline: Deadline) -> (Self, Vec<&'static str>) {
-        match app.index.count_part(part, deadline).await {
-            Ok(points) => (Self { points: Some(points) }, Vec::new()),
-            Err(error) => {
+    /// The answer; says so if Qdrant did not give one.
+    pub(crate) fn from(answer: Result<u64, IngestError>) -> Result<(Self, Vec<&'static str>), IngestError> {
+        match answer {
+            Ok(points) => Ok((Self { points: Some(points) }, Vec::new())),
+            Err(IngestError::Index(error)) => {
                 tracing::warn!(error = %Causes(&error), "points can not be counted");
-                (Self { points: None }, vec!["qdrant"])
+                Ok((Self { points: None }, vec!["qdrant"]))
             }
+            Err(error) => Err(error),
         }
     }
 }
@@ -96,7 +97,8 @@ pub async fn prove(
     deadline: Deadline,
 ) -> Result<Erasure, IngestError> {
     let mut erasure = read(app, caller, document).await?;
-    (erasure.qdrant, erasure.degraded) = PointCount::of(app, Part::Document(document), deadline).await;
+    let points = collections::count_everywhere(app, Part::Document(document), deadline).await;
+    (erasure.qdrant, erasure.degraded) = PointCount::from(points)?;
     erasure.erased = erasure.qdrant.points == Some(0) && erasure.postgresql.rows == 0;
     if let Some(points) = erasure.qdrant.points {
         erasure.completed_at = note(app, document, points == 0).await?;
@@ -152,7 +154,7 @@ async fn note(app: &App, document: DocumentId, gone: bool) -> Result<Option<Offs
             let row = tx
                 .query_typed_opt(
                     "-- erasures::note
-                    UPDATE erasures SET completed_at = CASE WHEN $2 THEN COALESCE(completed_at, now()) END
+                    UPDATE erasures SET completed_at = CASE WHEN $2 AND NOT remains THEN COALESCE(completed_at, now()) END
                     WHERE document_id = $1 RETURNING completed_at",
                     &[(&document.0, Type::UUID), (&gone, Type::BOOL)],
                 )
@@ -167,7 +169,7 @@ async fn note(app: &App, document: DocumentId, gone: bool) -> Result<Option<Offs
 /// # Errors
 /// When a store does not answer.
 pub async fn complete_if_gone(app: &App, document: DocumentId, deadline: Deadline) -> Result<(), IngestError> {
-    if app.index.count_part(Part::Document(document), deadline).await? == 0 {
+    if collections::count_everywhere(app, Part::Document(document), deadline).await? == 0 {
         note(app, document, true).await?;
     }
     Ok(())
@@ -196,7 +198,7 @@ async fn due(app: &App, after: Uuid) -> Result<Vec<DocumentId>, DbError> {
             let rows = tx
                 .query_typed(
                     "-- erasures::due
-                    SELECT document_id FROM erasures WHERE completed_at IS NULL AND document_id > $1
+                    SELECT document_id FROM erasures WHERE completed_at IS NULL AND NOT remains AND document_id > $1
                     ORDER BY document_id LIMIT $2",
                     &[(&after, Type::UUID), (&PAGE, Type::INT8)],
                 )

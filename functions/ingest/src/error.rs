@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     db::{AsDbError, DbError},
-    embed::EmbedError,
+    embed::{EmbedError, Space},
     problem::{Code, Problem},
     vectors::IndexError,
 };
@@ -13,6 +13,9 @@ use crate::extract::{ExtractError, Format};
 
 /// How long an audit that was taken over takes somebody else, more or less.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a deployment takes that brings the model which is missing, more or less.
+const EMBEDDER_RETRY: Duration = Duration::from_secs(30);
 
 /// Why an ingestion, or another call on documents, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +89,61 @@ pub enum IngestError {
     /// Somebody else has taken the audit over: nothing more was recorded.
     #[error("the audit was taken over")]
     AuditLost,
+    /// A collection must be written of a space for which this function has no model.
+    #[error("no embedder for {space:?}, whose collection must be written")]
+    NoEmbedder {
+        /// The collection's space.
+        space: Space,
+    },
+    /// Another process builds the collection.
+    #[error("another process builds the collection")]
+    BuildRunning {
+        /// When its lease ends.
+        retry_after: Duration,
+    },
+    /// Somebody else has taken the build over, or it was cancelled: nothing more was recorded.
+    #[error("the build was taken over, or cancelled")]
+    BuildLost,
+    /// What the operator asks for can not be done now.
+    #[error("not possible: {0}")]
+    NotPossible(&'static str),
     /// The document that the idempotency key had begun was deleted before it was complete.
     #[error("the document was deleted meanwhile")]
     DeletedMeanwhile,
+}
+
+impl IngestError {
+    /// Whether the same work may succeed later without anyone changing anything.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Db(error) => error.retryable(),
+            Self::Index(error) => error.retryable(),
+            Self::Embed(error) => error.retryable(),
+            Self::Answer(problem) => problem.code().retryable(),
+            Self::Busy { .. }
+            | Self::Fenced
+            | Self::KeyInFlight { .. }
+            | Self::OutOfTime
+            | Self::AuditRunning { .. }
+            | Self::AuditLost
+            // Until somebody configures the model, or ends the reindex.
+            | Self::NoEmbedder { .. }
+            | Self::BuildRunning { .. }
+            | Self::BuildLost => true,
+            Self::Extract(_)
+            | Self::Panicked(_)
+            | Self::NoKnowledgeBase
+            | Self::NoDocument
+            | Self::ReadOnly
+            | Self::KeyReused
+            | Self::NotResumable { .. }
+            | Self::Superseded
+            | Self::NoAudit
+            | Self::NotPossible(_)
+            | Self::DeletedMeanwhile => false,
+        }
+    }
 }
 
 impl AsDbError for IngestError {
@@ -143,6 +198,12 @@ impl From<IngestError> for Problem {
             }
             IngestError::AuditLost => {
                 Self::new(Code::AuditRunning, "Another request has taken this audit over.").retry_after(AUDIT_RETRY)
+            }
+            // A deployment is under way: the other functions are next.
+            IngestError::NoEmbedder { .. } => Self::unavailable("embedder", EMBEDDER_RETRY, error),
+            // Only operators meet these, and not over HTTP.
+            IngestError::BuildRunning { .. } | IngestError::BuildLost | IngestError::NotPossible(_) => {
+                Self::internal(error)
             }
             IngestError::DeletedMeanwhile => Self::new(
                 Code::Superseded,

@@ -23,11 +23,11 @@ pub const POINTS: [&str; 16] = [
 
 /// Nothing is done.
 pub const CLAIM_BEFORE: &str = "claim.before";
-/// There is a staged revision under a lease, without chunks.
+/// There is a claimed revision under a lease, without chunks.
 pub const CLAIM_COMMITTED: &str = "claim.committed";
 /// The chunks are cut.
 pub const STAGE_BEFORE: &str = "stage.before";
-/// The chunks are committed, with their ids.
+/// The chunks are committed, with their ids; what was older and unfinished is gone.
 pub const STAGE_COMMITTED: &str = "stage.committed";
 /// A batch is embedded.
 pub const EMBED_BEFORE_UPSERT: &str = "embed.before_upsert";

@@ -223,7 +223,7 @@ pub async fn finish_ingestion(
     Ok(())
 }
 
-/// Ends the lease of every key that began this ingestion: the same request may come again at once.
+/// Ends the lease of the key that was claimed with this fence: the same request may come again at once.
 ///
 /// # Errors
 /// When PostgreSQL does not take it.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use shared::{
     App,
+    deadline::Deadline,
     domain::DocumentId,
-    http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer},
     problem::{Causes, Problem},
 };
 
@@ -41,7 +41,7 @@ pub fn router(app: App) -> Router {
 /// `POST /documents`: 201 with the document when it is new, 200 when it is replaced or unchanged, 202 when the
 /// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
 async fn create(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Writer,
     invocation: Invocation,
     uri: Uri,
@@ -82,7 +82,7 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
 /// `POST /documents/{id}/retry`: goes on now with an ingestion that was interrupted or has failed for the moment, instead
 /// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
 async fn retry(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
@@ -122,7 +122,7 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
 }
 
 async fn list(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<DocumentPage>, Problem> {
@@ -130,7 +130,7 @@ async fn list(
 }
 
 async fn show(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Reader,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
@@ -140,16 +140,22 @@ async fn show(
 /// `DELETE /documents/{id}`: out of sight when it answers; the points are removed at once if Qdrant is there, else by the
 /// sweeper.
 async fn delete(
-    State(app): State<App>,
+    Timed(app): Timed,
     caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<StatusCode, Problem> {
     documents::delete(&app, caller.user, id).await?;
-    if let Err(error) = saga::clean_document(&app, id, invocation.deadline).await {
+    if let Err(error) = clean(&app, id, invocation.deadline).await {
         tracing::warn!(document.id = %id, error = %Causes(&error), "retired points are left to the sweeper");
     } else if let Err(error) = erasures::complete_if_gone(&app, id, invocation.deadline).await {
         tracing::warn!(document.id = %id, error = %Causes(&error), "the proof of erasure is left to the sweeper");
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a deleted document's chunks and points, as far as the time allows.
+async fn clean(app: &App, id: DocumentId, deadline: Deadline) -> Result<(), IngestError> {
+    saga::retire_remains(app, deadline).await?;
+    saga::clean_document(app, id, deadline).await
 }

@@ -1,7 +1,6 @@
 //! What is done unasked: finish interrupted ingestions, and remove retired points that are due.
 
-use shared::{App, db::DbError, deadline::Deadline, problem::Causes};
-use tokio_postgres::types::Type;
+use shared::{App, deadline::Deadline, problem::Causes};
 
 use crate::{
     error::IngestError,
@@ -23,7 +22,7 @@ pub struct Swept {
 /// When PostgreSQL does not answer, or Qdrant not for removals. An ingestion that fails is counted and left for later.
 pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> {
     let mut swept = Swept::default();
-    fail_abandoned(app).await?;
+    saga::fail_abandoned(app).await?;
     while deadline.remaining() > saga::TIME_MIN {
         let Some(lease) = saga::take_over_expired(app, deadline).await? else { break };
         match saga::run(app, lease, None, "sweep", deadline).await {
@@ -39,27 +38,7 @@ pub async fn sweep(app: &App, deadline: Deadline) -> Result<Swept, IngestError> 
             }
         }
     }
+    saga::retire_remains(app, deadline).await?;
     while !deadline.passed() && saga::clean_due(app, deadline).await? {}
     Ok(swept)
-}
-
-/// How long a client may take to send a document again whose first request ended before its text was stored.
-const ABANDONED_AFTER_S: f64 = 15.0 * 60.0;
-
-/// Ends revisions that only their client could go on with, and it does not: nobody waits for them any more.
-async fn fail_abandoned(app: &App) -> Result<(), DbError> {
-    app.db
-        .transaction("fail abandoned revisions", async move |tx| {
-            tx.execute_typed(
-                "-- revisions::fail_abandoned
-                UPDATE document_revisions SET state = 'failed', finished_at = now(), failure_code = 'interrupted',
-                    failure_detail = 'The request broke off before the text was stored. Send the document again.'
-                WHERE state = 'staged' AND chunks_total IS NULL
-                    AND lease_expires_at < now() - make_interval(secs => $1)",
-                &[(&ABANDONED_AFTER_S, Type::FLOAT8)],
-            )
-            .await?;
-            Ok(())
-        })
-        .await
 }

@@ -3,7 +3,7 @@
 use shared::{
     db::{AsDbError, DbError},
     embed::EmbedError,
-    problem::{Code, Problem},
+    problem::Problem,
     vectors::IndexError,
 };
 
@@ -22,16 +22,13 @@ pub(crate) enum QueryError {
     /// The question could not be embedded.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The invocation's time ran out.
-    #[error("the query did not end within its time")]
-    DeadlineExceeded,
 }
 
 impl AsDbError for QueryError {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::KnowledgeBaseNotFound | Self::Index(_) | Self::Embed(_) | Self::DeadlineExceeded => None,
+            Self::KnowledgeBaseNotFound | Self::Index(_) | Self::Embed(_) => None,
         }
     }
 }
@@ -43,14 +40,14 @@ impl From<QueryError> for Problem {
             QueryError::Db(error) => error.into(),
             QueryError::Index(error) => error.into(),
             QueryError::Embed(error) => error.into(),
-            QueryError::DeadlineExceeded => Self::new(Code::DeadlineExceeded, "The query did not end within its time.")
-                .retry_after(std::time::Duration::from_secs(1)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::problem::Code;
+
     use super::*;
 
     #[test]

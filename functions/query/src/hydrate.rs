@@ -2,7 +2,6 @@
 
 use shared::{
     db::{Db, DbError},
-    deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId, UserId},
 };
 use tokio_postgres::{Row, types::Type};
@@ -12,7 +11,6 @@ use crate::{
     error::QueryError,
     refill::Alive,
     response::{ByteRange, Hit, HitDocument},
-    within,
 };
 
 /// Whose eyes see the hits, and where they look.
@@ -52,7 +50,6 @@ pub(crate) async fn hydrate(
     view: &View,
     candidates: &[ChunkId],
     hits_max: usize,
-    deadline: Deadline,
 ) -> Result<Vec<Found>, QueryError> {
     let user = view.user.0;
     let ids: Vec<Uuid> = candidates.iter().map(|id| id.0).collect();
@@ -87,11 +84,11 @@ pub(crate) async fn hydrate(
         .map(found)
         .collect::<Result<Vec<Found>, DbError>>()
     });
-    within(deadline, rows).await
+    Ok(rows.await?)
 }
 
 /// Whether any document in these knowledge bases answers queries.
-pub(crate) async fn anything(db: &Db, view: &View, deadline: Deadline) -> Result<bool, QueryError> {
+pub(crate) async fn anything(db: &Db, view: &View) -> Result<bool, QueryError> {
     let knowledge_bases: Vec<Uuid> = view.knowledge_bases.iter().map(|id| id.0).collect();
     let row = db.transaction("look for active documents", async move |tx| {
         let row = tx
@@ -105,7 +102,7 @@ pub(crate) async fn anything(db: &Db, view: &View, deadline: Deadline) -> Result
             .await?;
         Ok::<bool, DbError>(row.try_get(0)?)
     });
-    within(deadline, row).await
+    Ok(row.await?)
 }
 
 fn found(row: &Row) -> Result<Found, DbError> {
@@ -113,6 +110,7 @@ fn found(row: &Row) -> Result<Found, DbError> {
         hit: Hit {
             chunk_id: ChunkId(row.try_get("chunk_id")?),
             score: 0.0,
+            rerank_score: None,
             text: row.try_get("text")?,
             document: HitDocument {
                 id: DocumentId(row.try_get("document_id")?),

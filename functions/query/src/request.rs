@@ -23,6 +23,12 @@ pub const KNOWLEDGE_BASES_MAX: usize = 100;
 /// Documents that one request may name.
 pub const DOCUMENTS_MAX: usize = 1_000;
 
+/// Turns of a conversation: what a question refers to was said lately.
+pub const TURNS_MAX: usize = 20;
+
+/// Bytes of a conversation.
+pub const CONVERSATION_BYTES_MAX: usize = 32 * 1024;
+
 /// The body of `POST /query`. Only `query` is required; a field that does not stand here is refused by name.
 ///
 /// ```json
@@ -51,9 +57,36 @@ pub struct QueryRequest {
     /// Whether to answer the question, with citations, beside the hits.
     #[serde(default)]
     pub answer: bool,
+    /// Earlier turns of the conversation, oldest first: at most 20, of at most 32 KiB in all. The question is searched as if
+    /// it had been asked in full ("And how wide is it?").
+    #[serde(default)]
+    pub conversation: Vec<Turn>,
+    /// Whether to let a reranker order the best candidates, where there is one.
+    #[serde(default = "yes")]
+    pub rerank: bool,
     /// Whether to tell how the hits were found.
     #[serde(default)]
     pub debug: bool,
+}
+
+/// A turn of a conversation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// Who said it.
+    pub role: Role,
+    /// What was said.
+    pub content: String,
+}
+
+/// Who said something in a conversation.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Who asks.
+    User,
+    /// Who answers.
+    Assistant,
 }
 
 /// How to search.
@@ -97,6 +130,8 @@ pub(crate) struct Query {
     pub(crate) documents: Option<BTreeSet<DocumentId>>,
     pub(crate) mode: Mode,
     pub(crate) answer: bool,
+    pub(crate) conversation: Vec<Turn>,
+    pub(crate) rerank: bool,
     pub(crate) debug: bool,
 }
 
@@ -115,9 +150,25 @@ impl TryFrom<QueryRequest> for Query {
             documents: set("documents", request.documents, DOCUMENTS_MAX)?,
             mode: request.mode,
             answer: request.answer,
+            conversation: conversation(request.conversation)?,
+            rerank: request.rerank,
             debug: request.debug,
         })
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn conversation(turns: Vec<Turn>) -> Result<Vec<Turn>, Problem> {
+    if turns.len() > TURNS_MAX {
+        return Err(Problem::invalid_field("conversation", format!("has more than {TURNS_MAX} turns")));
+    }
+    if turns.iter().map(|turn| turn.content.len()).sum::<usize>() > CONVERSATION_BYTES_MAX {
+        return Err(Problem::invalid_field("conversation", format!("is longer than {CONVERSATION_BYTES_MAX} bytes")));
+    }
+    Ok(turns)
 }
 
 fn hits_default() -> i64 {

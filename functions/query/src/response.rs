@@ -3,6 +3,8 @@
 use serde::Serialize;
 use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
 
+use crate::llm::Usage;
+
 /// The body of the answer to `POST /query`.
 #[derive(Clone, Debug, Serialize)]
 pub struct QueryResponse {
@@ -10,9 +12,15 @@ pub struct QueryResponse {
     pub hits: Vec<Hit>,
     /// The dependencies that this answer had to do without, by name. Empty: this is the best answer there is.
     pub degraded: Vec<&'static str>,
-    /// The answer to the question, when `answer` was asked for.
+    /// The question that was searched with, when a conversation made another one of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewritten_query: Option<String>,
+    /// The answer to the question, when `answer` was asked for; left out when the model failed (`degraded` names it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// What the language model cost, when one was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// How the hits were found, when `debug` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debug: Option<Debug>,
@@ -26,6 +34,9 @@ pub struct Hit {
     /// How well it fits, from 0 to 1, relative to the other candidates for this question: scores compare hits of one
     /// answer, not of two.
     pub score: f32,
+    /// The reranker's score, by which the hits are ordered when there is one: a scale of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank_score: Option<f32>,
     /// The passage itself: exactly the document's text in `byte_range`.
     pub text: String,
     /// The document that it stands in.
@@ -72,8 +83,36 @@ pub struct Answer {
     pub kind: AnswerKind,
     /// Whether the hits support an answer. If not, there are no statements.
     pub found: bool,
-    /// What the answer says, the best supported first.
+    /// What the answer says: in an extractive one the best supported first, in a generated one in its own order.
     pub statements: Vec<Statement>,
+    /// What a model wrote and the passages do not bear out; it is not in `statements`. Left out when that is nothing.
+    #[serde(skip_serializing_if = "Removed::is_nothing")]
+    pub removed: Removed,
+}
+
+impl Answer {
+    /// No answer.
+    #[must_use]
+    pub fn none(kind: AnswerKind) -> Self {
+        Self { kind, found: false, statements: Vec::new(), removed: Removed::default() }
+    }
+}
+
+/// What was removed from a model's answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Removed {
+    /// Citations of passages that it was not given.
+    pub citations: usize,
+    /// Statements that cite no passage, or one that has hardly a word in common with them.
+    pub statements: usize,
+}
+
+impl Removed {
+    /// Whether nothing was.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How an answer was made.
@@ -82,6 +121,8 @@ pub struct Answer {
 pub enum AnswerKind {
     /// Of sentences from the hits, word for word.
     Extractive,
+    /// By a language model, in its own words; each statement was checked against the passages that it cites.
+    Generated,
 }
 
 /// One statement of an answer.
@@ -89,10 +130,11 @@ pub enum AnswerKind {
 pub struct Statement {
     /// What it says. In an extractive answer: exactly the document's text in the citation's `byte_range`.
     pub text: String,
-    /// How well it fits the question, from 0 to 1; comparable between questions.
+    /// From 0 to 1. In an extractive answer: how well it fits the question, comparable between questions. In a generated one:
+    /// the share of its words that stand in the passages that it cites.
     pub support: f32,
-    /// Where that stands.
-    pub citation: Citation,
+    /// Where that stands: at least one place.
+    pub citations: Vec<Citation>,
 }
 
 /// Where a statement stands.
@@ -112,6 +154,22 @@ pub struct Citation {
     pub heading_path: Vec<String>,
     /// SHA-256 of the revision's source as it was sent, in hexadecimal.
     pub content_hash: ContentHash,
+}
+
+impl Citation {
+    /// The citation of `byte_range` in a hit's document.
+    pub(crate) fn of(hit: &Hit, byte_range: ByteRange) -> Self {
+        let Hit { chunk_id, document, page, heading_path, .. } = hit;
+        Self {
+            chunk_id: *chunk_id,
+            document_id: document.id,
+            revision: document.revision,
+            byte_range,
+            page: *page,
+            heading_path: heading_path.clone(),
+            content_hash: document.content_hash,
+        }
+    }
 }
 
 /// How the hits were found. For people: its members may change.
@@ -144,12 +202,16 @@ pub struct Legs {
 pub struct Timings {
     /// Finding the readable knowledge bases.
     pub authorise: f64,
+    /// Making the question stand alone.
+    pub rewrite: f64,
     /// Embedding the question.
     pub embed: f64,
     /// Qdrant, all rounds.
     pub search: f64,
     /// The join with PostgreSQL, all rounds.
     pub hydrate: f64,
+    /// Ordering the best candidates anew.
+    pub rerank: f64,
     /// Answering the question.
     pub answer: f64,
     /// All of it.

@@ -62,7 +62,7 @@ pub(crate) async fn retrieve(
         let limit = search.limit;
         let candidates = match app.index.search(search, deadline).await {
             // Right as long as there is nothing to index; else the index is lost, and "no hits" would be untrue.
-            Err(IndexError::Missing) if !anything(&app.db, view, deadline).await? => Candidates::default(),
+            Err(IndexError::Missing) if !anything(&app.db, view).await? => Candidates::default(),
             candidates => candidates?,
         };
         refill.add(candidates, limit);
@@ -71,7 +71,7 @@ pub(crate) async fn retrieve(
         let started = Instant::now();
         let candidates = refill.order(&refill.ranking());
         if !candidates.is_empty() {
-            found = hydrate(&app.db, view, &candidates, hits_max, deadline).await?;
+            found = hydrate(&app.db, view, &candidates, hits_max).await?;
         }
         let alive: Vec<_> = found.iter().map(Found::alive).collect();
         retrieval.complete = refill.learn(&candidates, &alive);

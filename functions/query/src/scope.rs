@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use shared::{
     db::Db,
-    deadline::Deadline,
     domain::{KnowledgeBaseId, UserId},
     knowledge_bases,
 };
 
-use crate::{error::QueryError, within};
+use crate::error::QueryError;
 
 /// The knowledge bases to search: those of `user`, or the `requested` ones if all of them are among these.
 ///
@@ -19,13 +18,11 @@ pub(crate) async fn resolve(
     db: &Db,
     user: UserId,
     requested: Option<&BTreeSet<KnowledgeBaseId>>,
-    deadline: Deadline,
 ) -> Result<Vec<KnowledgeBaseId>, QueryError> {
-    let memberships = db.transaction("authorise query", async move |tx| {
-        // Every role may read.
-        knowledge_bases::list_memberships(tx, user).await
-    });
-    let readable: BTreeSet<KnowledgeBaseId> = within(deadline, memberships).await?.into_iter().map(|m| m.id).collect();
+    // Every role may read.
+    let memberships =
+        db.transaction("authorise query", async move |tx| knowledge_bases::list_memberships(tx, user).await).await?;
+    let readable: BTreeSet<KnowledgeBaseId> = memberships.into_iter().map(|m| m.id).collect();
     match requested {
         None => Ok(readable.into_iter().collect()),
         Some(requested) if requested.is_subset(&readable) => Ok(requested.iter().copied().collect()),

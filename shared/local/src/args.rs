@@ -1,5 +1,6 @@
 //! The command line.
 
+use ingest::reindex;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{failure::Failure, settings};
@@ -9,11 +10,19 @@ pub const USAGE: &str = "\
 Lockstep on one machine.
 
 usage: lockstep up [options]
+       lockstep reindex [--next | --status | --rollback | --finish | --cancel]
 
   --port N      the gateway's port on 127.0.0.1 (default: $PORT, else 8080; 0: any free one)
   --no-demo     start with no account and no documents
   --quiet       no demo, and nothing on standard output but one line with the URL
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
+
+  reindex       build Qdrant's collection anew from PostgreSQL, while the stack runs or not
+  --next        the same for the other model (EMBEDDING_NEXT_URL and so on, or EMBEDDING_NEXT_MODEL_DIR)
+  --status      say how the collections stand
+  --rollback    go back to the collection that was live before
+  --finish      drop the collection that is kept for a rollback
+  --cancel      give up what is being built
 
 environment
   LOCKSTEP_DATA_DIR    where everything is kept (default: .lockstep in the checkout)
@@ -32,6 +41,8 @@ const PORT: u16 = 8080;
 pub enum Command {
     /// The whole stack.
     Up(Options),
+    /// Something about Qdrant's collections.
+    Reindex(reindex::Command),
     /// [`USAGE`].
     Help,
 }
@@ -59,10 +70,26 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
     let port = settings::var("PORT").map(|text| text.parse().map_err(Failure::because(format!("PORT={text}"))));
     let json = settings::var("LOCKSTEP_LOG").is_some_and(|format| format == "json");
     let mut options = Options { port: port.transpose()?.unwrap_or(PORT), demo: true, quiet: false, json };
-    let mut up = false;
+    let (mut up, mut collections) = (false, None);
     while let Some(word) = parser.next().map_err(wrong)? {
         match word {
             Arg::Value(word) if word == "up" && !up => up = true,
+            Arg::Value(word) if word == "reindex" && !up => collections = Some(reindex::Command::Start),
+            Arg::Long(word) if collections == Some(reindex::Command::Start) => {
+                collections = Some(match word {
+                    "next" => reindex::Command::StartNext,
+                    "status" => reindex::Command::Status,
+                    "rollback" => reindex::Command::Rollback,
+                    "finish" => reindex::Command::Finish,
+                    "cancel" => reindex::Command::Cancel,
+                    "help" => return Ok(Command::Help),
+                    _ => {
+                        return Err(Failure::new(format!(
+                            "reindex has no option --{word}; `lockstep --help` lists what there is"
+                        )));
+                    }
+                });
+            }
             Arg::Long("port") => options.port = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("no-demo") => options.demo = false,
             Arg::Long("quiet") => (options.quiet, options.demo) = (true, false),
@@ -75,5 +102,9 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
             other => return Err(wrong(other.unexpected())),
         }
     }
-    if up { Ok(Command::Up(options)) } else { Ok(Command::Help) }
+    Ok(match collections {
+        Some(command) => Command::Reindex(command),
+        None if up => Command::Up(options),
+        None => Command::Help,
+    })
 }

@@ -16,6 +16,8 @@ use shared::{
 };
 use tower::ServiceExt;
 
+use crate::metrics;
+
 /// How long each store may take to answer `GET /ready`.
 const READY_MAX: Duration = Duration::from_secs(2);
 
@@ -35,22 +37,23 @@ impl Functions {
         match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
             "auth" | "knowledge-bases" | ".well-known" => &self.auth,
             "consistency" | "documents" => &self.ingest,
-            "query" => &self.query,
+            "citations" | "query" => &self.query,
             _ => &self.own,
         }
     }
 }
 
-/// All routes of all functions, and `GET /health` and `GET /ready`.
+/// All routes of all functions, and `GET /health`, `GET /ready` and `GET /metrics`.
 ///
 /// # Errors
 /// When a function can not start with this configuration.
 pub fn router(app: &App) -> Result<Router, ConfigError> {
-    let own = Router::new().route("/health", get(health)).route("/ready", get(ready));
+    let own =
+        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics::show));
     let functions = Functions {
         auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?)?,
         ingest: ingest::router(app.clone()),
-        query: query::router(app.clone()),
+        query: query::router(app.clone())?,
         own: shared::http::finish(own, app.clone()),
     };
     // A fallback and no route: a route's parameters would stay in the request and confuse the function's own.

@@ -69,6 +69,21 @@ impl DbError {
         }
     }
 
+    /// Whether the same transaction may succeed later without anyone changing anything.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::PoolExhausted
+            | Self::Unavailable(_)
+            | Self::Overloaded(_)
+            | Self::ConnectionLost(_)
+            | Self::Conflict(_)
+            | Self::CommitUnknown(_)
+            | Self::Timeout => true,
+            Self::RowCount { .. } | Self::Column { .. } | Self::Statement(_) => false,
+        }
+    }
+
     /// For `map_err`, where a column's text is parsed into a type of the domain.
     pub fn column(column: &'static str) -> impl FnOnce(InvalidValue) -> Self {
         move |source| Self::Column { column, source }

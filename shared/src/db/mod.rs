@@ -11,7 +11,7 @@ mod tls;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -19,14 +19,20 @@ use secrecy::ExposeSecret;
 use tokio_postgres::Transaction;
 
 pub use self::error::{DbError, constraint};
-use crate::config::{ConfigError, DatabaseConfig};
+use crate::{
+    config::{ConfigError, DatabaseConfig},
+    deadline::Deadline,
+    metrics,
+    retry::{self, RetryBudget},
+};
 
 /// Attempts of one transaction, the first included. Conflicts between a few short transactions resolve at once;
 /// more attempts would only hide a design that fights itself.
 const ATTEMPTS_MAX: u32 = 4;
 
-/// The first pause between attempts; doubled each time, with full jitter.
-const BACKOFF_MS: u64 = 10;
+/// The first and the longest pause between attempts, of which [`retry::pause`] takes a part.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// How long sent bytes may stay unacknowledged before a connection counts as dead.
 const UNANSWERED_MAX: Duration = Duration::from_secs(5);
@@ -39,6 +45,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 pub struct Db {
     pool: Pool,
     transaction_timeout: Duration,
+    deadline: Option<Deadline>,
+    retries: RetryBudget,
 }
 
 impl Db {
@@ -64,7 +72,14 @@ impl Db {
             .create_timeout(Some(config.connect_timeout))
             .build()
             .map_err(|source| ConfigError::invalid("DATABASE_POOL_MAX", source))?;
-        Ok(Self { pool, transaction_timeout: config.transaction_timeout })
+        let transaction_timeout = config.transaction_timeout;
+        Ok(Self { pool, transaction_timeout, deadline: None, retries: RetryBudget::new("postgresql") })
+    }
+
+    /// The same pool, for calls that must end by `deadline`: waiting for a connection, attempts and pauses included.
+    #[must_use]
+    pub fn until(&self, deadline: Deadline) -> Self {
+        Self { deadline: Some(deadline), ..self.clone() }
     }
 
     /// Runs `work` in a transaction and commits it. `name` stands in the log.
@@ -73,6 +88,8 @@ impl Db {
     /// the connection broke before COMMIT was sent: then nothing was done. When it breaks or the time is over after that,
     /// nobody can know: [`DbError::CommitUnknown`]. So `work` must be safe to run again; it makes no other remote call.
     ///
+    /// It ends within the time that a transaction may take, and by the deadline, if there is one ([`Self::until`]).
+    ///
     /// # Errors
     /// What `work` returns, and [`DbError`] turned into its type.
     pub async fn transaction<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
@@ -80,10 +97,13 @@ impl Db {
         E: From<DbError> + AsDbError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
+        self.retries.note_call();
         let mut attempt = 1;
         loop {
             let committing = AtomicBool::new(false);
-            let run = tokio::time::timeout(self.transaction_timeout, self.attempt(&work, &committing));
+            let own = Deadline::after(self.transaction_timeout);
+            let end = self.deadline.map_or(own, |deadline| deadline.min(own));
+            let run = tokio::time::timeout_at(end.instant(), self.attempt(&work, &committing));
             let error = match run.await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
@@ -91,11 +111,13 @@ impl Db {
                 Err(_) => return Err(DbError::Timeout.into()),
             };
             let again = error.as_db_error().is_some_and(DbError::nothing_was_done);
-            if !again || attempt >= ATTEMPTS_MAX {
+            let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt);
+            let in_time = self.deadline.is_none_or(|deadline| pause < deadline.remaining());
+            if !again || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
                 return Err(error);
             }
             tracing::warn!(db.transaction = name, db.attempt = attempt, error = %error.as_db_error().map_or_else(String::new, |e| crate::problem::Causes(e).to_string()), "transaction tried again");
-            crate::deadline::backoff(BACKOFF_MS, attempt).await;
+            tokio::time::sleep(pause).await;
             attempt += 1;
         }
     }
@@ -105,7 +127,9 @@ impl Db {
         E: From<DbError> + AsDbError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
+        let asked = Instant::now();
         let mut checkout = Checkout(Some(self.pool.get().await.map_err(DbError::from)?));
+        metrics::pool_wait(asked.elapsed());
         let result = async {
             let client = checkout.0.as_mut().ok_or(DbError::Timeout)?;
             let transaction = client.transaction().await.map_err(DbError::from)?;

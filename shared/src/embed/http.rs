@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{EmbedError, Embedder, Space};
+use crate::retry::{self, RetryBudget};
 
-/// First and longest wait between two attempts; the wait is drawn between zero and the bound
-/// ("full jitter", <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
+/// First and longest wait between two attempts, of which [`retry::pause`] takes a part.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// What of a refusal's body goes into the error.
@@ -91,6 +91,7 @@ pub struct HttpEmbedder {
     space: Space,
     url: Url,
     client: Client,
+    retries: RetryBudget,
 }
 
 impl HttpEmbedder {
@@ -111,11 +112,13 @@ impl HttpEmbedder {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| EmbedError::Config { source: error.into() })?;
-        Ok(Self { space: Space { model: config.model.clone(), dimension: config.dimension }, config, url, client })
+        let space = Space { model: config.model.clone(), dimension: config.dimension };
+        Ok(Self { space, config, url, client, retries: RetryBudget::new("embedder") })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.
     async fn request(&self, inputs: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.retries.note_call();
         let mut attempt = 1;
         loop {
             let outcome = timeout_at(deadline, self.attempt(&inputs)).await;
@@ -125,10 +128,10 @@ impl HttpEmbedder {
             };
             let wait = match &error {
                 EmbedError::Throttled { retry_after: Some(wait) } => *wait,
-                _ => backoff(attempt),
+                _ => retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt),
             };
             let in_time = Instant::now().checked_add(wait).is_some_and(|next| next < deadline);
-            if !error.retryable() || attempt >= self.config.attempts_max || !in_time {
+            if !error.retryable() || attempt >= self.config.attempts_max || !in_time || !self.retries.take() {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, wait_ms = wait.as_millis(), "embedding again");
@@ -297,11 +300,6 @@ fn unavailable(error: reqwest::Error) -> EmbedError {
     EmbedError::Unavailable { source: error.without_url().into() }
 }
 
-fn backoff(attempt: u32) -> Duration {
-    let bound = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(attempt - 1));
-    bound.min(BACKOFF_MAX).mul_f64(fastrand::f64())
-}
-
 /// Seconds or a date: <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -331,13 +329,6 @@ mod tests {
         assert_eq!(wait(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("soon"), None);
-    }
-
-    #[test]
-    fn backoff_grows_to_a_bound_and_never_overflows() {
-        assert!((0..100).all(|_| backoff(1) <= BACKOFF_FIRST));
-        assert!((0..100).any(|_| backoff(4) > BACKOFF_FIRST));
-        assert!(backoff(u32::MAX) <= BACKOFF_MAX);
     }
 
     #[test]

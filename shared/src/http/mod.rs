@@ -22,11 +22,12 @@ use lambda_http::{RequestExt, request::RequestContext};
 pub use self::callers::{Admin, Reader, Writer};
 pub use self::client::{Address, Client};
 pub use self::extract::{
-    Body, Invocation, Json, Params, PathId, PathIds, Principal, media_type, params, unsupported_media_type,
+    Body, Invocation, Json, Params, PathId, PathIds, Principal, Timed, media_type, params, unsupported_media_type,
 };
 use crate::{
     App,
     deadline::Deadline,
+    metrics,
     problem::{Code, Problem},
 };
 
@@ -40,6 +41,9 @@ const PROBLEM_HEADERS: [HeaderName; 3] =
 
 /// What is kept of an invocation's time to write the answer.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+
+/// What is kept of a request's time to say which of its calls took too long: their deadline is earlier by this much.
+const BLAME_MARGIN: Duration = Duration::from_millis(100);
 
 /// Makes a function's routes a service: adds what all functions share.
 pub fn finish(routes: Router<App>, app: App) -> Router {
@@ -56,20 +60,22 @@ pub fn finish(routes: Router<App>, app: App) -> Router {
 async fn invocation(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
-    let deadline = Deadline::after(time_left(&request).unwrap_or(app.config.limits.request_timeout));
-    request.extensions_mut().insert(Invocation { request_id: id.clone(), deadline });
+    let end = Deadline::after(time_left(&request).unwrap_or(app.config.limits.request_timeout));
+    request.extensions_mut().insert(Invocation { request_id: id.clone(), deadline: end.minus(BLAME_MARGIN) });
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout_at(deadline.instant(), answer).await {
+    let mut response = match tokio::time::timeout_at(end.instant(), answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::internal(Panicked).into_response(),
         Err(_) => Problem::new(Code::DeadlineExceeded, "The request did not end within its time.")
             .retry_after(Duration::from_secs(1))
             .into_response(),
     };
+    let mut code = None;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        code = Some(problem.code().as_str());
         let mut before = std::mem::take(response.headers_mut());
         response = problem.respond(&id);
         for name in PROBLEM_HEADERS {
@@ -81,12 +87,15 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    let duration = started.elapsed();
+    metrics::request(route.as_deref(), code, duration);
+    metrics::flush();
     tracing::info!(
         request.id = id,
         http.method = %method,
         http.route = route,
         http.status = response.status().as_u16(),
-        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         "request"
     );
     response

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Router,
     response::{IntoResponse, Response},
-    routing::{delete, post},
+    routing::{patch, post},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,9 @@ const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/knowledge-bases", post(create).get(list)).route("/knowledge-bases/{id}", delete(remove))
+    Router::new()
+        .route("/knowledge-bases", post(create).get(list))
+        .route("/knowledge-bases/{id}", patch(rename).delete(remove))
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,6 +84,17 @@ async fn list(
     let (found, more) = knowledge_bases.list(caller.user, Page { after, limit }).await?;
     let next_cursor = found.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(Json(PageBody { items: found.into_iter().map(KnowledgeBaseBody::from).collect(), next_cursor }))
+}
+
+async fn rename(
+    Extension(knowledge_bases): Extension<KnowledgeBases>,
+    caller: Admin,
+    call: Invocation,
+    PathId(id): PathId<KnowledgeBaseId>,
+    Json(body): Json<NewKnowledgeBase>,
+) -> Result<Json<KnowledgeBaseBody>, Problem> {
+    let name: DisplayName = body.name.parse().map_err(|error| Problem::invalid_field("name", error))?;
+    Ok(Json(knowledge_bases.rename(&call, caller.user, id, name).await?.into()))
 }
 
 /// `DELETE /knowledge-bases/{id}`: out of sight when it answers; the points are removed by the sweeper.

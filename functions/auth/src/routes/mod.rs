@@ -4,6 +4,7 @@ mod accounts;
 mod api_keys;
 mod knowledge_bases;
 mod mailboxes;
+mod members;
 mod sessions;
 mod well_known;
 
@@ -16,6 +17,7 @@ use crate::{
     knowledge_bases::KnowledgeBases,
     limits::{self, Limiter},
     mail,
+    members::Members,
     sessions::Sessions,
     signer::Signer,
 };
@@ -36,5 +38,6 @@ pub fn routes(app: &App, signer: Signer) -> Result<Router<App>, ConfigError> {
         .merge(sessions::routes().layer(Extension(sessions)))
         .merge(api_keys::routes().layer(Extension(ApiKeys::new(app))))
         .merge(knowledge_bases::routes().layer(Extension(KnowledgeBases::new(app))))
+        .merge(members::routes().layer(Extension(Members::new(app))))
         .merge(well_known::routes(&app.config.tokens)))
 }

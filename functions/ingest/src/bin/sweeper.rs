@@ -1,22 +1,17 @@
 //! The Lambda function `sweeper`: what a schedule starts, and where an operator approves withheld removals.
 
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
-use shared::{
-    App,
-    config::{Config, LogConfig},
-    deadline::Deadline,
-    secrets::SecretsManager,
-    telemetry,
-};
+use shared::{App, config::Config, deadline::Deadline, metrics, secrets::SecretsManager, telemetry};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let log = LogConfig::from_env();
-    telemetry::init(&log.filter, log.json);
+    telemetry::start();
     let app = &App::new(Config::from_env(&SecretsManager::default()).await?)?;
     let handle = |event: LambdaEvent<ingest::SweeperEvent>| async move {
         let deadline = Deadline::at(event.context.deadline());
-        ingest::sweeper(app, event.payload, deadline).await.map_err(Error::from)
+        let done = ingest::sweeper(app, event.payload, deadline).await.map_err(Error::from);
+        metrics::flush();
+        done
     };
     lambda_runtime::run(service_fn(handle)).await
 }

@@ -1,5 +1,6 @@
-//! Step 1: one transaction that claims the idempotency key, finds or creates the document, and opens a staged revision
-//! under a lease. Repeated, it finds what the first one made.
+//! Step 1: one transaction that claims the idempotency key, finds or creates the document, and opens a revision under a
+//! lease. Repeated, it finds what the first one made. It discards nothing: this request may die before its text is stored,
+//! or can not be read, and what was accepted before must not be lost to it. See [`super::stage`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,9 @@ use uuid::Uuid;
 
 use super::{
     Lease,
-    revisions::{LockedDocument, attributes, describe, discard, draw_fence, open, staged, take_over},
+    revisions::{
+        LockedDocument, attributes, describe, draw_fence, lease_left, open, superseded, take_over, unfinished,
+    },
 };
 use crate::{
     documents,
@@ -86,34 +89,32 @@ async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Re
     let Some(document) = lock_document(tx, knowledge_base, &request.source, began.map(|(id, _)| id)).await? else {
         return refuse(tx, request, fence, IngestError::DeletedMeanwhile).await;
     };
-    // A late retry of an older request does not undo what was sent after it.
-    let superseded = began.is_some_and(|(_, revision)| revision < document.latest_revision);
-    let claimed = match staged(tx, document.id).await? {
-        Some(staged) if staged.lease_s > 0.0 => {
-            return Err(IngestError::Busy { retry_after: Duration::from_secs_f64(staged.lease_s).min(LOOK_AGAIN) });
+    let unfinished = unfinished(tx, document.id).await?;
+    if let Some(left) = lease_left(&unfinished) {
+        return Err(IngestError::Busy { retry_after: left.min(LOOK_AGAIN) });
+    }
+    // What the key began, or else what is the newest and the same.
+    let own = unfinished.iter().find(|revision| began.is_some_and(|(_, began)| began == revision.number));
+    let same = unfinished.first().filter(|newest| newest.same_content(&request.source));
+    let claimed = if let Some(revision) = own.or(same) {
+        let lease = take_over(tx, document.id, knowledge_base, revision.number, fence, lease).await?;
+        describe(tx, lease, &request.source).await?;
+        if revision.staged { Claimed::Resumed(lease) } else { Claimed::Begun(lease) }
+    } else if unfinished.is_empty() && unchanged(tx, &document, &request.source).await? {
+        let view = documents::get(tx, document.id).await?.ok_or(IngestError::NoDocument)?;
+        let answer = view.answer(super::status(false))?;
+        if let Some((key, revision)) = request.key.as_ref().zip(view.revision) {
+            key.began(tx, document.id, revision).await?;
+            key.finish(tx, fence, &answer).await?;
         }
-        Some(staged) if staged.same_content(&request.source) => {
-            let lease = take_over(tx, document.id, knowledge_base, staged.number, fence, lease).await?;
-            describe(tx, lease, &request.source).await?;
-            if staged.has_chunks { Claimed::Resumed(lease) } else { Claimed::Begun(lease) }
-        }
-        Some(_) if superseded => return refuse(tx, request, fence, IngestError::Superseded).await,
-        Some(staged) => {
-            // Its text was replaced before it was complete: the newer one counts.
-            discard(tx, document.id, staged.number).await?;
-            Claimed::Begun(open(tx, &document, knowledge_base, &request.source, fence, lease).await?)
-        }
-        None if unchanged(tx, &document, &request.source).await? => {
-            let view = documents::get(tx, document.id).await?.ok_or(IngestError::NoDocument)?;
-            let answer = view.answer(super::status(false))?;
-            if let Some((key, revision)) = request.key.as_ref().zip(view.revision) {
-                key.began(tx, document.id, revision).await?;
-                key.finish(tx, fence, &answer).await?;
-            }
-            return Ok(Claimed::Unchanged(answer));
-        }
-        None if superseded => return refuse(tx, request, fence, IngestError::Superseded).await,
-        None => Claimed::Begun(open(tx, &document, knowledge_base, &request.source, fence, lease).await?),
+        return Ok(Claimed::Unchanged(answer));
+    } else if let Some((id, began)) = began
+        && superseded(tx, id, began).await?
+    {
+        // A late retry of an older request does not undo what was sent after it.
+        return refuse(tx, request, fence, IngestError::Superseded).await;
+    } else {
+        Claimed::Begun(open(tx, &document, knowledge_base, &request.source, fence, lease).await?)
     };
     if let (Some(key), Claimed::Begun(lease) | Claimed::Resumed(lease)) = (&request.key, &claimed) {
         key.began(tx, lease.document, lease.revision).await?;
@@ -149,7 +150,7 @@ pub async fn take_over_expired(app: &App, deadline: Deadline) -> Result<Option<L
                     "-- saga::take_over_expired
                     WITH due AS MATERIALIZED (
                         SELECT document_id, number FROM document_revisions
-                        WHERE state = 'staged' AND chunks_total IS NOT NULL
+                        WHERE state = 'staged'
                             AND lease_expires_at <= now() AND next_attempt_at <= now()
                         ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
                     )

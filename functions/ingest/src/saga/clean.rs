@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
+    collections,
     error::IngestError,
     failpoint::{self, reached},
 };
@@ -40,13 +41,25 @@ pub async fn clean_due(app: &App, deadline: Deadline) -> Result<bool, IngestErro
     Ok(clean_page(app, None, Uuid::nil(), deadline).await?.is_some())
 }
 
+/// Retires what remains of deleted documents, batch by batch, until there is no more or the time is over.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn retire_remains(app: &App, deadline: Deadline) -> Result<(), IngestError> {
+    while !deadline.passed()
+        && app.db.transaction("retire what remains", async |tx| shared::documents::retire_remains(tx).await).await?
+    {
+    }
+    Ok(())
+}
+
 async fn clean_page(
     app: &App,
     document: Option<DocumentId>,
     after: Uuid,
     deadline: Deadline,
 ) -> Result<Option<Uuid>, IngestError> {
-    let points = app
+    let (points, targets) = app
         .db
         .transaction("read retired points", async move |tx| {
             let rows = match document {
@@ -69,9 +82,12 @@ async fn clean_page(
                     .await?
                 }
             };
-            rows.iter()
+            let points = rows
+                .iter()
                 .map(|row| Ok((ChunkId(row.try_get("chunk_id")?), row.try_get("due")?)))
-                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()
+                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()?;
+            // After the ids: a build that begins later does not find their chunks any more.
+            Ok::<_, DbError>((points, collections::targets(tx).await?))
         })
         .await?;
     let Some((last, _)) = points.last().copied() else { return Ok(None) };
@@ -80,7 +96,7 @@ async fn clean_page(
     // after the removal below.
     let due: Vec<Uuid> = points.iter().filter(|(_, due)| *due).map(|(id, _)| id.0).collect();
     reached(failpoint::CLEAN_BEFORE_DELETE);
-    app.index.delete(&ids, deadline).await?;
+    collections::remove(app, &targets, &ids, deadline).await?;
     reached(failpoint::CLEAN_DELETED);
     app.db
         .transaction("forget retired points", async move |tx| {

@@ -2,20 +2,21 @@
 //!
 //! | step | what it does | why repeating it is harmless |
 //! |---|---|---|
-//! | claim | opens a staged revision under a lease and a fencing token | who comes second finds the lease, or takes it over |
+//! | claim | opens a revision under a lease and a fencing token | who comes second finds the lease, or takes it over |
 //! | extract | reads text and structure, cuts chunks | pure |
-//! | stage | commits the chunks and their new ids | one transaction, guarded by the fence |
+//! | stage | commits the chunks and their new ids; discards what is older and unfinished | one transaction, guarded by the fence |
 //! | embed | writes points, batch by batch | the same id is the same point; progress is committed after each batch |
 //! | verify | counts the revision's points in Qdrant | reads, and writes only what is missing |
 //! | activate | makes the revision the one that queries see | one transaction, guarded by the fence |
 //! | clean | removes retired points by id | ids are never used again |
 //!
-//! Rows are locked in one order everywhere: idempotency keys, then the document, then its revision.
+//! Rows are locked in one order everywhere: idempotency keys, then the document, then its revisions.
 
 mod activate;
 mod claim;
 mod clean;
 mod embed;
+mod failure;
 mod resume;
 mod revisions;
 mod stage;
@@ -35,10 +36,10 @@ use shared::{
 };
 use tokio_postgres::{Transaction, types::Type};
 
-pub(crate) use self::embed::{Pending, points, upsert};
+pub(crate) use self::failure::fail_abandoned;
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
-    clean::{clean_document, clean_due},
+    clean::{clean_document, clean_due, retire_remains},
     resume::{Resumed, resume},
     revisions::draw_fence,
 };
@@ -82,14 +83,14 @@ impl Step {
         [Self::Claim, Self::Extract, Self::Stage, Self::Embed, Self::Verify, Self::Activate, Self::Clean];
 }
 
-/// The right to work on a staged revision: every write names the fence, and changes nothing once another holds it.
+/// The right to work on an unfinished revision: every write names the fence, and changes nothing once another holds it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Lease {
     /// The document.
     pub document: DocumentId,
     /// Its knowledge base.
     pub knowledge_base: KnowledgeBaseId,
-    /// The staged revision.
+    /// The revision.
     pub revision: i32,
     /// The holder's fencing token.
     pub fence: i64,
@@ -106,11 +107,12 @@ pub enum Outcome {
     Paused(Box<DocumentView>),
 }
 
-/// Works on a staged revision until it is active, or the time is over. `source` is needed as long as the chunks are
+/// Works on a revision until it is active, or the time is over. `source` is needed as long as the chunks are
 /// not staged.
 ///
 /// # Errors
-/// See [`IngestError`]. What can not be read is given up, all else is left for whoever comes next.
+/// See [`IngestError`]. What can not be read is given up at once, what is refused again and again after a while; all else
+/// is left for whoever comes next.
 pub async fn run(
     app: &App,
     lease: Lease,
@@ -119,18 +121,28 @@ pub async fn run(
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
     let work_deadline = deadline.minus(RELEASE_MARGIN);
-    let mut result = steps(app, lease, source, work_deadline).await;
+    let app = &app.until(deadline);
+    let mut result = steps(&app.until(work_deadline), lease, source, work_deadline).await;
     if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
-        // The invocation's end is no fault of anybody's.
-        result = documents::require(app, lease.document).await.map(|view| Outcome::Paused(Box::new(view)));
+        // The invocation's end is no fault of anybody's; but until the text is stored, only the client can go on.
+        let view = documents::require(app, lease.document).await;
+        result = view.and_then(|view| match view.ingestion.chunks {
+            None if view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
+            _ => Ok(Outcome::Paused(Box::new(view))),
+        });
     }
     match &result {
-        Ok(Outcome::Active(_)) | Err(IngestError::Fenced) => {}
+        Ok(Outcome::Active(_)) => {}
+        Err(IngestError::Fenced) => free_key(app, lease).await,
         Ok(Outcome::Paused(_)) => release(app, lease, None).await?,
         Err(IngestError::Extract(error)) => give_up(app, lease, error, request_id).await?,
         Err(error) => {
             // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
-            if let Err(second) = release(app, lease, Some(retry_pause(lease.attempt))).await {
+            let settled = match failure::Failure::of(error) {
+                Some(failure) => failure::refused(app, lease, failure).await,
+                None => release(app, lease, Some(retry_pause(lease.attempt))).await.map_err(IngestError::from),
+            };
+            if let Err(second) = settled {
                 tracing::warn!(document.id = %lease.document, first = %Causes(error), error = %Causes(&second), "lease not released");
             }
         }
@@ -138,10 +150,16 @@ pub async fn run(
     result
 }
 
-/// Whether a call was cut by the invocation's end, once the chunks are staged and anybody can go on.
+/// Whether a call was cut by the invocation's end.
 fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
-    deadline.passed()
-        && matches!(error, IngestError::Embed(EmbedError::Timeout) | IngestError::Index(IndexError::Timeout))
+    let cut = matches!(
+        error,
+        IngestError::Embed(EmbedError::Timeout)
+            | IngestError::Index(IndexError::Timeout)
+            // Whether an activation was committed is seen in the document that is read next.
+            | IngestError::Db(DbError::Timeout | DbError::CommitUnknown(None))
+    );
+    deadline.passed() && cut
 }
 
 /// [`run`], to its end also when the caller goes away: a client that closes its connection is no reason to leave a
@@ -211,7 +229,7 @@ pub(crate) async fn hold(tx: &Transaction<'_>, lease: Lease) -> Result<(), Inges
         .query_typed_opt(
             "-- saga::hold
             SELECT FROM documents d JOIN document_revisions r ON r.document_id = d.id
-            WHERE d.id = $1 AND r.number = $2 AND r.fence = $3 AND r.state = 'staged'
+            WHERE d.id = $1 AND r.number = $2 AND r.fence = $3 AND r.state IN ('claimed', 'staged')
             FOR NO KEY UPDATE OF d FOR UPDATE OF r",
             &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
         )
@@ -232,7 +250,7 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
                 UPDATE document_revisions
                 SET lease_expires_at = now(), next_attempt_at = now() + make_interval(secs => $4),
                     attempt = CASE WHEN $5 THEN attempt ELSE 0 END
-                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged'",
+                WHERE document_id = $1 AND number = $2 AND fence = $3 AND state IN ('claimed', 'staged')",
                 &[
                     (&lease.document.0, Type::UUID),
                     (&lease.revision, Type::INT4),
@@ -245,6 +263,17 @@ async fn release(app: &App, lease: Lease, pause: Option<Duration>) -> Result<(),
             Ok(())
         })
         .await
+}
+
+/// Ends the lease of the own key of who has lost the revision's: the same request, sent again, hears what became of it.
+async fn free_key(app: &App, lease: Lease) {
+    let freed = app
+        .db
+        .transaction("free key", async move |tx| idempotency::release_ingestion(tx, lease.document, lease.fence).await);
+    if let Err(error) = freed.await {
+        // Then it ends by itself.
+        tracing::warn!(document.id = %lease.document, error = %Causes(&error), "key not freed");
+    }
 }
 
 /// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal.

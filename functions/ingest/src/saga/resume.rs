@@ -1,7 +1,5 @@
 //! Going on with an ingestion because somebody asks, instead of waiting for the sweeper's turn.
 
-use std::time::Duration;
-
 use shared::{
     App,
     deadline::Deadline,
@@ -11,7 +9,7 @@ use shared::{
 use super::{
     Lease,
     claim::LEASE_MARGIN,
-    revisions::{draw_fence, staged, take_over},
+    revisions::{draw_fence, lease_left, take_over, unfinished},
 };
 use crate::{
     documents::{self, DocumentView, State},
@@ -23,11 +21,12 @@ use crate::{
 pub enum Resumed {
     /// A staged revision, whose lease is now the caller's. Its chunks are stored.
     Lease(Lease),
-    /// Nothing: the latest revision is active.
+    /// Nothing: the document is active.
     Active(Box<DocumentView>),
 }
 
-/// Takes over a document's staged revision, if nobody works on it, however long its pause would still be.
+/// Takes over a document's staged revision, if nobody works on the document, however long its pause would still be. Also
+/// beside a newer one that is claimed: its text may never come.
 ///
 /// # Errors
 /// [`IngestError::Busy`] while somebody works on it, [`IngestError::NotResumable`] when the client must send the document
@@ -37,23 +36,19 @@ pub async fn resume(app: &App, caller: UserId, id: DocumentId, deadline: Deadlin
     app.db
         .transaction("resume ingestion", async move |tx| {
             let knowledge_base = documents::lock_for_change(tx, caller, id).await?;
-            match staged(tx, id).await? {
-                Some(staged) if staged.lease_s > 0.0 => {
-                    Err(IngestError::Busy { retry_after: Duration::from_secs_f64(staged.lease_s) })
-                }
-                Some(staged) if staged.has_chunks => {
-                    let fence = draw_fence(tx).await?;
-                    Ok(Resumed::Lease(take_over(tx, id, knowledge_base, staged.number, fence, lease).await?))
-                }
-                Some(_) => Err(IngestError::NotResumable { failure: None }),
-                None => {
-                    let view = documents::get(tx, id).await?.ok_or(IngestError::NoDocument)?;
-                    match view.ingestion.state {
-                        State::Active => Ok(Resumed::Active(Box::new(view))),
-                        State::Failed | State::Ingesting => {
-                            Err(IngestError::NotResumable { failure: view.ingestion.failure.map(|f| f.detail) })
-                        }
-                    }
+            let unfinished = unfinished(tx, id).await?;
+            if let Some(retry_after) = lease_left(&unfinished) {
+                return Err(IngestError::Busy { retry_after });
+            }
+            if let Some(staged) = unfinished.iter().find(|revision| revision.staged) {
+                let fence = draw_fence(tx).await?;
+                return Ok(Resumed::Lease(take_over(tx, id, knowledge_base, staged.number, fence, lease).await?));
+            }
+            let view = documents::get(tx, id).await?.ok_or(IngestError::NoDocument)?;
+            match view.ingestion.state {
+                State::Active => Ok(Resumed::Active(Box::new(view))),
+                State::Failed | State::Ingesting => {
+                    Err(IngestError::NotResumable { failure: view.ingestion.failure.map(|failure| failure.detail) })
                 }
             }
         })

@@ -20,41 +20,65 @@ pub(super) struct LockedDocument {
     pub(super) latest_revision: i32,
 }
 
-/// A staged revision, as a claim finds it.
-pub(super) struct Staged {
+/// A revision that may still become active, as a claim finds it.
+pub(super) struct Unfinished {
     pub(super) number: i32,
+    /// Its chunks are stored: nobody needs the client to complete it.
+    pub(super) staged: bool,
     content_hash: Vec<u8>,
     media_type: String,
-    pub(super) has_chunks: bool,
-    pub(super) lease_s: f64,
+    lease_s: f64,
 }
 
-impl Staged {
+impl Unfinished {
     pub(super) fn same_content(&self, source: &Source) -> bool {
         self.content_hash == source.content_hash.0 && self.media_type == source.format.media_type()
     }
 }
 
-pub(super) async fn staged(tx: &Transaction<'_>, document: DocumentId) -> Result<Option<Staged>, DbError> {
-    let row = tx
-        .query_typed_opt(
-            "-- revisions::staged
-            SELECT number, content_hash, media_type, chunks_total IS NOT NULL AS has_chunks,
+/// The revisions that may still become active, newest first: any number that are claimed, and behind them at most one that
+/// is staged. The transaction has locked the document.
+pub(super) async fn unfinished(tx: &Transaction<'_>, document: DocumentId) -> Result<Vec<Unfinished>, DbError> {
+    let rows = tx
+        .query_typed(
+            "-- revisions::unfinished
+            SELECT number, state = 'staged' AS staged, content_hash, media_type,
                 extract(epoch FROM lease_expires_at - now())::float8 AS lease_s
-            FROM document_revisions WHERE document_id = $1 AND state = 'staged' FOR UPDATE",
+            FROM document_revisions WHERE document_id = $1 AND state IN ('claimed', 'staged')
+            ORDER BY number DESC FOR UPDATE",
             &[(&document.0, Type::UUID)],
         )
         .await?;
-    row.map(|row| {
-        Ok(Staged {
-            number: row.try_get("number")?,
-            content_hash: row.try_get("content_hash")?,
-            media_type: row.try_get("media_type")?,
-            has_chunks: row.try_get("has_chunks")?,
-            lease_s: row.try_get("lease_s")?,
+    rows.iter()
+        .map(|row| {
+            Ok(Unfinished {
+                number: row.try_get("number")?,
+                staged: row.try_get("staged")?,
+                content_hash: row.try_get("content_hash")?,
+                media_type: row.try_get("media_type")?,
+                lease_s: row.try_get("lease_s")?,
+            })
         })
-    })
-    .transpose()
+        .collect()
+}
+
+/// How long somebody may still work on one of these; `None` when nobody does.
+pub(super) fn lease_left(unfinished: &[Unfinished]) -> Option<Duration> {
+    let left = unfinished.iter().map(|revision| revision.lease_s).fold(0.0, f64::max);
+    (left > 0.0).then(|| Duration::from_secs_f64(left))
+}
+
+/// Whether a newer text than this revision's was stored since.
+pub(super) async fn superseded(tx: &Transaction<'_>, document: DocumentId, number: i32) -> Result<bool, DbError> {
+    let row = tx
+        .query_typed_one(
+            "-- revisions::superseded
+            SELECT EXISTS (SELECT FROM document_revisions
+                WHERE document_id = $1 AND number > $2 AND chunks_total IS NOT NULL)",
+            &[(&document.0, Type::UUID), (&number, Type::INT4)],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// The attributes that the request brings, if it brings any.
@@ -62,7 +86,7 @@ pub(super) fn attributes(source: &Source) -> Option<Value> {
     source.attributes.clone().map(Value::Object)
 }
 
-/// Opens the next revision.
+/// Opens the next revision, beside those that are unfinished: they stay as they are until this one is staged.
 pub(super) async fn open(
     tx: &Transaction<'_>,
     document: &LockedDocument,
@@ -78,7 +102,7 @@ pub(super) async fn open(
         WITH document AS (UPDATE documents SET latest_revision = $2 WHERE id = $1)
         INSERT INTO document_revisions (document_id, number, state, title, media_type, attributes, content_hash,
             size_bytes, fence, lease_expires_at)
-        VALUES ($1, $2, 'staged', $3, $4, COALESCE($5, (SELECT attributes FROM documents WHERE id = $1)), $6, $7, $8, now() + make_interval(secs => $9))",
+        VALUES ($1, $2, 'claimed', $3, $4, COALESCE($5, (SELECT attributes FROM documents WHERE id = $1)), $6, $7, $8, now() + make_interval(secs => $9))",
         &[
             (&document.id.0, Type::UUID),
             (&number, Type::INT4),
@@ -96,7 +120,7 @@ pub(super) async fn open(
     Ok(Lease { document: document.id, knowledge_base, revision: number, fence, attempt: 1 })
 }
 
-/// Takes over a staged revision whose lease has run out: from here on its former holder's writes change nothing.
+/// Takes over an unfinished revision whose lease has run out: from here on its former holder's writes change nothing.
 pub(super) async fn take_over(
     tx: &Transaction<'_>,
     document: DocumentId,
@@ -124,7 +148,7 @@ pub(super) async fn take_over(
     Ok(Lease { document, knowledge_base, revision: number, fence, attempt })
 }
 
-/// Gives a staged revision the title and attributes of the request that goes on with it.
+/// Gives an unfinished revision the title and attributes of the request that goes on with it.
 pub(super) async fn describe(tx: &Transaction<'_>, lease: Lease, source: &Source) -> Result<(), DbError> {
     tx.execute_typed(
         "-- revisions::describe
@@ -141,24 +165,57 @@ pub(super) async fn describe(tx: &Transaction<'_>, lease: Lease, source: &Source
     Ok(())
 }
 
-/// Removes a staged revision that will not become active. The ids that it brought in retire, and stay on the list for as
-/// long as a write of its former holder may still be under way.
+/// Removes the unfinished revisions that are older than this one: once it is staged, its text is the one that counts.
+pub(super) async fn discard_before(tx: &Transaction<'_>, document: DocumentId, number: i32) -> Result<(), DbError> {
+    discard_between(tx, document, i32::MIN, number - 1).await
+}
+
+/// Removes an unfinished revision.
 pub(super) async fn discard(tx: &Transaction<'_>, document: DocumentId, number: i32) -> Result<(), DbError> {
+    discard_between(tx, document, number, number).await
+}
+
+async fn discard_between(tx: &Transaction<'_>, document: DocumentId, first: i32, last: i32) -> Result<(), DbError> {
+    retire_chunks(tx, document, first, last).await?;
+    tx.execute_typed(
+        "-- revisions::discard
+        DELETE FROM document_revisions
+        WHERE document_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('claimed', 'staged')",
+        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes the chunks of unfinished revisions away. The ids that they brought in retire, and stay on the list for as long as
+/// somebody may be writing them: until the lease ends, which may be another's than the caller's, and the grace beyond.
+pub(super) async fn retire_chunks(
+    tx: &Transaction<'_>,
+    document: DocumentId,
+    first: i32,
+    last: i32,
+) -> Result<(), DbError> {
     tx.execute_typed(
         "-- revisions::discard_chunks
         WITH gone AS (
-            DELETE FROM chunk_metadata WHERE document_id = $1 AND first_revision = $2 RETURNING id
+            DELETE FROM chunk_metadata c USING document_revisions r
+            WHERE r.document_id = $1 AND r.number BETWEEN $2 AND $3 AND r.state IN ('claimed', 'staged')
+                AND c.document_id = r.document_id AND c.first_revision = r.number
+            RETURNING c.id, r.lease_expires_at
         )
         INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
-        SELECT gone.id, d.knowledge_base_id, d.id, now() + make_interval(secs => $3)
+        SELECT gone.id, d.knowledge_base_id, d.id, GREATEST(now(), gone.lease_expires_at) + make_interval(secs => $4)
         FROM gone, documents d WHERE d.id = $1",
-        &[(&document.0, Type::UUID), (&number, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
+        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
     )
     .await?;
+    // Those of carried-over chunks, which stay.
     tx.execute_typed(
-        "-- revisions::discard
-        DELETE FROM document_revisions WHERE document_id = $1 AND number = $2 AND state = 'staged'",
-        &[(&document.0, Type::UUID), (&number, Type::INT4)],
+        "-- positions::discard
+        DELETE FROM chunk_positions p USING document_revisions r
+        WHERE r.document_id = $1 AND r.number BETWEEN $2 AND $3 AND r.state IN ('claimed', 'staged')
+            AND p.document_id = r.document_id AND p.revision = r.number",
+        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
     )
     .await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Steps 2 and 3: read the document, cut it into chunks, and commit those with their new ids.
+//! Steps 2 and 3: read the document, cut it into chunks, and commit those with their new ids. From then on it is this text
+//! that counts: what is older and unfinished is discarded in the same transaction.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +8,7 @@ use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
-use super::{Lease, hold};
+use super::{Lease, hold, revisions};
 use crate::{
     chunk::{self, Chunk, Limits},
     error::IngestError,
@@ -61,6 +62,7 @@ pub(super) async fn stage(
     app.db
         .transaction("stage chunks", async move |tx| {
             hold(tx, lease).await?;
+            revisions::discard_before(tx, lease.document, lease.revision).await?;
             let mut standing = standing(tx, lease).await?;
             let mut fresh = Vec::new();
             let mut placed = Vec::with_capacity(chunks.len());
@@ -164,7 +166,7 @@ async fn insert_positions(tx: &Transaction<'_>, lease: Lease, rows: &[(ChunkId, 
     Ok(())
 }
 
-/// Sets the counts: from here on the revision can be completed without the client.
+/// Makes it a staged one: from here on it can be completed without the client.
 async fn finish(
     tx: &Transaction<'_>,
     lease: Lease,
@@ -172,21 +174,23 @@ async fn finish(
     reused: i32,
     title: Option<&str>,
 ) -> Result<(), IngestError> {
-    tx.execute_typed(
-        "-- revisions::staged_chunks
-        UPDATE document_revisions SET chunks_total = $3, chunks_reused = $4, title = COALESCE(title, $5)
-        WHERE document_id = $1 AND number = $2",
-        &[
-            (&lease.document.0, Type::UUID),
-            (&lease.revision, Type::INT4),
-            (&total, Type::INT4),
-            (&reused, Type::INT4),
-            (&title, Type::TEXT),
-        ],
-    )
-    .await
-    .map_err(DbError::from)?;
-    Ok(())
+    let rows = tx
+        .execute_typed(
+            "-- revisions::staged_chunks
+        UPDATE document_revisions
+        SET state = 'staged', chunks_total = $3, chunks_reused = $4, title = COALESCE(title, $5)
+        WHERE document_id = $1 AND number = $2 AND state = 'claimed'",
+            &[
+                (&lease.document.0, Type::UUID),
+                (&lease.revision, Type::INT4),
+                (&total, Type::INT4),
+                (&reused, Type::INT4),
+                (&title, Type::TEXT),
+            ],
+        )
+        .await
+        .map_err(DbError::from)?;
+    if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "revisions::staged_chunks", rows }.into()) }
 }
 
 /// A count as PostgreSQL holds it. A document has at most as many chunks as bytes, and those are limited.

@@ -41,6 +41,12 @@ enum Variant {
     ForgetsWhatIsDueByNow,
     /// The audit reads PostgreSQL, then Qdrant.
     AuditsPostgresFirst,
+    /// A claim of other content discards what is unfinished, instead of leaving that to Stage.
+    DiscardsInClaim,
+    /// Stage leaves what is older and unfinished.
+    KeepsOlder,
+    /// Who lost the lease leaves its key as it is.
+    KeepsKey,
     /// A query returns Qdrant's candidates as they are.
     NoJoin,
 }
@@ -205,22 +211,24 @@ fn an_accepted_ingestion_may_be_replaced_before_it_is_complete() {
 }
 
 #[test]
-fn flaw_an_accepted_ingestion_is_lost_when_its_successor_dies_before_stage() {
-    let budget = Budget { pauses: 1, crashes: 1, ..NOTHING_FAILS };
-    Scenario::new(&[(FIRST, 1), (SECOND, 1), (Role::Sweeper, 0)], budget, &[]).breaks(properties::NOTHING_LOST);
+fn an_accepted_ingestion_outlives_a_successor_that_dies_before_stage() {
+    let budget = Budget { pauses: 1, crashes: 1, expiries: 1, ..NOTHING_FAILS };
+    let reaches = [Reach::Outlived, Reach::Superseded, Reach::Fenced];
+    let scenario = Scenario::new(&[(FIRST, 2), (SECOND, 2), (Role::Sweeper, 1)], budget, &reaches);
+    Scenario { refusals: true, ..scenario }.holds();
 }
 
 #[test]
-fn flaw_an_accepted_ingestion_is_lost_when_its_successor_can_not_be_read() {
+fn an_accepted_ingestion_outlives_a_successor_that_can_not_be_read() {
     let budget = Budget { pauses: 1, ..NOTHING_FAILS };
-    Scenario::new(&[(FIRST, 1), (UNREADABLE, 1), (Role::Sweeper, 0)], budget, &[]).breaks(properties::NOTHING_LOST);
+    Scenario::new(&[(FIRST, 1), (UNREADABLE, 1), (Role::Sweeper, 0)], budget, &[]).holds();
 }
 
 #[test]
-fn flaw_a_request_is_refused_for_good_because_of_a_successor_that_came_to_nothing() {
+fn no_request_is_refused_because_of_a_successor_that_came_to_nothing() {
     let budget = Budget { crashes: 1, ..NOTHING_FAILS };
     let scenario = Scenario::new(&[(FIRST, 2), (UNREADABLE, 1), (Role::Sweeper, 0)], budget, &[]);
-    Scenario { refusals: true, ..scenario }.breaks(properties::REFUSALS);
+    Scenario { refusals: true, ..scenario }.holds();
 }
 
 #[test]
@@ -280,6 +288,28 @@ fn broken_forgetting_without_audit_is_found() {
 fn broken_audit_that_reads_postgresql_first_is_found() {
     let scenario = Scenario::new(&[(FIRST, 1), (Role::Sweeper, 1)], NOTHING_FAILS, &[]);
     scenario.variant(Variant::AuditsPostgresFirst).breaks(properties::ACTIVE_COMPLETE);
+}
+
+#[test]
+fn broken_claim_that_discards_what_was_accepted_is_found() {
+    let scenario = |other, budget| Scenario::new(&[(FIRST, 1), (other, 1), (Role::Sweeper, 0)], budget, &[]);
+    let killed = scenario(SECOND, Budget { pauses: 1, crashes: 1, ..NOTHING_FAILS });
+    killed.variant(Variant::DiscardsInClaim).breaks(properties::NOTHING_LOST);
+    let unreadable = scenario(UNREADABLE, Budget { pauses: 1, ..NOTHING_FAILS });
+    unreadable.variant(Variant::DiscardsInClaim).breaks(properties::NOTHING_LOST);
+}
+
+#[test]
+fn broken_stage_that_leaves_what_is_older_is_found() {
+    let budget = Budget { pauses: 1, ..NOTHING_FAILS };
+    let scenario = Scenario::new(&[(FIRST, 1), (SECOND, 1), (Role::Sweeper, 0)], budget, &[]);
+    scenario.variant(Variant::KeepsOlder).breaks(properties::ONE_EACH);
+}
+
+#[test]
+fn broken_end_of_a_zombie_that_keeps_its_key_is_found() {
+    let scenario = Scenario::new(&[(FIRST, 1), (Role::Deleter, 1), (Role::Sweeper, 0)], NOTHING_FAILS, &[]);
+    scenario.variant(Variant::KeepsKey).breaks(properties::TOLD_AT_ONCE);
 }
 
 #[test]

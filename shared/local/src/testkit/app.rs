@@ -19,11 +19,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
-    config::{AccountsConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
-    db::{Db, DbError},
+    app::Model,
+    config::{
+        AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig,
+    },
+    db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
     knowledge_bases,
+    retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
 };
@@ -45,6 +49,8 @@ pub struct Parts {
     pub config: Config,
     /// Text to vectors; it will be counted.
     pub embedder: Arc<dyn Embedder>,
+    /// The other model, while one takes the other's place.
+    pub next: Option<Arc<dyn Embedder>>,
     /// The index, when it is another than Qdrant under `config.qdrant`.
     pub index: Option<Arc<dyn VectorIndex>>,
 }
@@ -102,10 +108,12 @@ impl TestApp {
         let mut qdrant = QdrantConfig::at(&servers.qdrant_url);
         qdrant.prefix = format!("t{id}");
         let config = Config {
-            database: DatabaseConfig::at(database_url.clone()),
+            // Every test shows that the functions need no more than their role has.
+            database: DatabaseConfig::at(migrations::as_app_role(&database_url)),
             qdrant,
             // Not read: the embedder is shared by all tests of the process.
             embedding: EmbeddingConfig::MiniLm { dir: "model".into(), threads: NonZero::<usize>::MIN },
+            embedding_next: None,
             tokens: TokenConfig {
                 issuer: "http://127.0.0.1:8080".to_owned(),
                 audience: "lockstep".to_owned(),
@@ -113,16 +121,24 @@ impl TestApp {
                 jwks: servers.keys.jwks.clone(),
                 signing_key: Some(servers.keys.private_pem.clone()),
             },
+            answers: AnswersConfig::default(),
             limits: Limits::default(),
             accounts: AccountsConfig::local(mail.clone()),
         };
-        let mut parts = Parts { config, embedder: servers::embedder(), index: None };
+        let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
         change(&mut parts);
         let embedded = Embedded::default();
         let app = App {
             db: Db::new(&parts.config.database).expect("the configuration holds"),
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
+            index_retries: RetryBudget::new("qdrant"),
+            next: parts.next.clone().map(|embedder| Model {
+                index: Arc::new(
+                    QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds"),
+                ),
+                embedder,
+            }),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };
@@ -203,7 +219,7 @@ impl TestApp {
         servers::connect(&self.database_url).await
     }
 
-    /// The URL of the test's database, without any proxy.
+    /// The URL of the test's database for its owner, without any proxy.
     #[must_use]
     pub fn database_url(&self) -> &SecretString {
         &self.database_url
@@ -281,11 +297,14 @@ impl Drop for TestApp {
         if !servers().external {
             return;
         }
-        let (collection, qdrant) = (format!("{}-v1", self.collection()), self.qdrant());
+        let (prefix, qdrant) = (format!("{}-", self.app.config.qdrant.prefix), self.qdrant());
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
         servers::blocking(async move {
             servers::administer(&servers().database_url, &statement).await.ok();
-            qdrant.delete_collection(collection).await.ok();
+            let Ok(listed) = qdrant.list_collections().await else { return };
+            for collection in listed.collections.into_iter().filter(|collection| collection.name.starts_with(&prefix)) {
+                qdrant.delete_collection(collection.name).await.ok();
+            }
         });
     }
 }

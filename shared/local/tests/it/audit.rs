@@ -55,7 +55,7 @@ async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, documents: usize,
         }));
     }
     let ids = points.iter().map(|point| point.id).collect();
-    app.app.index.ensure(soon()).await.unwrap();
+    ingest::collections::ready(&app.app, soon()).await.unwrap();
     for batch in points.chunks(500) {
         app.app.index.upsert(batch.to_vec(), soon()).await.unwrap();
     }
@@ -240,7 +240,7 @@ async fn what_postgresql_knows_again_survives_its_approval() {
     pg.batch_execute(
         "CREATE TABLE lost_d AS TABLE documents; CREATE TABLE lost_r AS TABLE document_revisions;
         CREATE TABLE lost_c AS TABLE chunk_metadata; CREATE TABLE lost_p AS TABLE chunk_positions;
-        DELETE FROM documents",
+        DELETE FROM documents; DELETE FROM chunk_metadata",
     )
     .await
     .unwrap();

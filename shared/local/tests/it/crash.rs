@@ -8,8 +8,10 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, stream};
 use ingest::failpoint::{self, POINTS};
 use local::testkit::{HashEmbedder, Reply, TestApp, TestUser};
+use serde_json::{Value, json};
 
 use crate::{
+    deletion::{PASSWORD, account, delete_account},
     function::Function,
     world::{
         Change, assert_nothing_is_left_but, assert_readers_see_the_active_revision, path, send, sweep, until_settled,
@@ -29,6 +31,8 @@ enum Meanwhile {
     Nothing,
     /// Somebody deletes the document.
     Deleted,
+    /// Its owner deletes the account.
+    AccountDeleted,
 }
 
 /// Who goes on first after the crash.
@@ -52,7 +56,7 @@ async fn start() -> (TestApp, TestUser) {
         parts.config.limits.request_timeout = REQUEST_TIMEOUT;
     })
     .await;
-    let user = app.register("ann").await;
+    let user = account(&app, "ann@example.com").await;
     (app, user)
 }
 
@@ -76,9 +80,15 @@ impl Case {
             app.call(http::Method::DELETE, &path, Some(&user.token), None).await.expect(204);
             assert_readers_see_the_active_revision(&app, &user).await;
         }
+        if self.meanwhile == Meanwhile::AccountDeleted {
+            delete_account(&app, &user, PASSWORD).await.expect(204);
+        }
         victim.kill().await;
         sending.await.unwrap().expect_err("nobody is there to answer");
 
+        if self.meanwhile == Meanwhile::AccountDeleted {
+            return Self::assert_account_is_gone(&app, &user, &body).await;
+        }
         if self.finisher == Finisher::Sweeper {
             while sweep(&app).await.completed == 0 {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -98,6 +108,21 @@ impl Case {
             assert_eq!((&done.bytes, done.header("location")), (&again.bytes, again.header("location")));
         }
         assert_nothing_is_left_but(&app, self.documents()).await;
+    }
+
+    /// Nothing is left of it in either store, and its token, which outlives it by minutes, brings nothing back.
+    async fn assert_account_is_gone(app: &TestApp, user: &TestUser, body: &Value) {
+        let fresh = Function::start(app, None).await;
+        for _ in 0..2 {
+            let late = fresh.client(user).send("key", body).await.unwrap();
+            assert_eq!(late.problem(404), "not_found");
+            assert_nothing_is_left_but(app, 0).await;
+        }
+        let pg = app.pg().await;
+        for table in ["users", "knowledge_bases", "document_revisions", "chunk_positions", "idempotency_keys"] {
+            let rows = pg.query(&format!("SELECT FROM {table}"), &[]).await.unwrap();
+            assert_eq!(rows.len(), 0, "{table}");
+        }
     }
 
     /// Deleted before the key was claimed, the document is simply sent anew; later, the delete has the last word.
@@ -167,6 +192,16 @@ async fn killed_at_any_point_a_document_that_was_deleted_meanwhile_stays_deleted
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_document_whose_account_was_deleted_meanwhile_leaves_nothing() {
+    run([Change::New, Change::Changed].into_iter().flat_map(|change| cases(change, Meanwhile::AccountDeleted))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_a_shrunk_document_that_was_deleted_meanwhile_stays_deleted() {
+    run(cases(Change::Shrunk, Meanwhile::Deleted)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_after_its_text_is_stored_a_document_is_completed_by_the_sweeper_and_the_key_has_the_answer() {
     let stored = POINTS.into_iter().skip_while(|point| *point != failpoint::STAGE_COMMITTED);
     let stored = stored.take_while(|point| *point != failpoint::ACTIVATE_COMMITTED);
@@ -210,6 +245,47 @@ async fn killed_and_killed_again_while_it_is_made_good_a_document_is_completed_o
         assert_eq!(client.send("key", &body).await.unwrap().bytes, done.bytes, "{point}");
     });
     running.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+}
+
+/// An ingestion was cut once its text was stored; then another text is sent, and that request is killed too.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_its_own_text_is_stored_a_newer_request_leaves_the_older_one_to_be_completed() {
+    let points = [failpoint::CLAIM_COMMITTED, failpoint::STAGE_BEFORE, failpoint::STAGE_COMMITTED];
+    futures::future::join_all(points.map(async |point| {
+        let (app, user) = start().await;
+        let (older, newer) = (Change::New.after(), Change::Changed.after());
+        for (key, body, point) in [("older", &older, failpoint::EMBED_COMMITTED), ("newer", &newer, point)] {
+            let mut victim = Function::start(&app, Some(point)).await;
+            let (client, body) = (victim.client(&user), body.clone());
+            let sending = tokio::spawn(async move { client.send(key, &body).await });
+            victim.reached(point).await;
+            victim.kill().await;
+            sending.await.unwrap().expect_err("nobody is there to answer");
+            let expire = "UPDATE document_revisions SET lease_expires_at = now();
+                UPDATE idempotency_keys SET lease_expires_at = now()";
+            app.pg().await.batch_execute(expire).await.unwrap();
+        }
+        assert_eq!(sweep(&app).await.completed, 1, "{point}");
+        assert_readers_see_the_active_revision(&app, &user).await;
+        let replaced = point == failpoint::STAGE_COMMITTED;
+        let of_older = send(&app, &user, "older", &older).await;
+        if replaced {
+            assert_eq!(of_older.problem(409), "superseded", "{point}");
+        } else {
+            let of_older = of_older.expect(201);
+            assert_eq!((of_older.header("idempotency-replayed"), &of_older.json["revision"]), ("true", &json!(1)));
+            assert_eq!(
+                (&of_older.json["state"], &of_older.json["ingestion"]["revision"]),
+                (&json!("active"), &json!(1))
+            );
+        }
+        let of_newer = send(&app, &user, "newer", &newer).await.expect(if replaced { 201 } else { 200 });
+        assert_eq!(of_newer.json["revision"], 2, "{point}");
+        assert_nothing_is_left_but(&app, 1).await;
+        assert_readers_see_the_active_revision(&app, &user).await;
+        assert_eq!(send(&app, &user, "older", &older).await.status, if replaced { 409 } else { 201 }, "{point}");
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,7 @@ async fn an_ingestion_that_only_its_client_could_go_on_with_ends_as_failed_and_c
     pg.batch_execute(
         "INSERT INTO document_revisions
             (document_id, number, state, media_type, content_hash, size_bytes, fence, lease_expires_at)
-        SELECT id, 2, 'staged', 'text/plain', decode(repeat('00', 32), 'hex'), 1, nextval('fencing_tokens'),
+        SELECT id, 2, 'claimed', 'text/plain', decode(repeat('00', 32), 'hex'), 1, nextval('fencing_tokens'),
             now() - interval '1 hour' FROM documents;
         UPDATE documents SET latest_revision = 2",
     )

@@ -6,6 +6,7 @@ use local::testkit::{Reply, TestApp, TestUser};
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use shared::db::migrations;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -28,7 +29,7 @@ impl Function {
         let config = &app.app.config;
         let mut child = Command::new(env!("CARGO_BIN_EXE_test-function"))
             .args(stop_at)
-            .env("DATABASE_URL", app.database_url().expose_secret())
+            .env("DATABASE_URL", migrations::as_app_role(app.database_url()).expose_secret())
             .env("QDRANT_URL", &config.qdrant.url)
             .env("QDRANT_PREFIX", &config.qdrant.prefix)
             .env("TOKEN_ISSUER", &config.tokens.issuer)

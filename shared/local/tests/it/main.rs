@@ -8,17 +8,25 @@
 )]
 
 mod accounts;
+mod answers;
+mod api_keys;
+mod attacks;
 mod audit;
+mod budgets;
 mod consistency;
 mod crash;
 mod deletion;
 mod deletion_races;
+mod failures;
 mod faults;
 mod function;
 mod gate;
 mod guarded;
 mod ingestion;
 mod kit;
+mod large_deletions;
+mod members;
+mod metrics;
 mod migrations;
 mod postgres_faults;
 mod qdrant_faults;
@@ -26,7 +34,9 @@ mod query;
 mod rate_limits;
 mod recovery;
 mod refusals;
+mod reindex;
 mod retry;
+mod roles;
 mod sessions;
 mod sigv4;
 mod stack;

@@ -102,8 +102,8 @@ async fn the_right_passage_comes_first_and_its_citation_is_exact() {
             }
             let statement = &answer["answer"]["statements"][0];
             assert_eq!((&answer["answer"]["kind"], &answer["answer"]["found"]), (&json!("extractive"), &json!(true)));
-            assert_eq!(statement["citation"]["document_id"], document["id"]);
-            assert_eq!(slice(text, &statement["citation"]["byte_range"]), statement["text"].as_str().unwrap());
+            assert_eq!(statement["citations"][0]["document_id"], document["id"]);
+            assert_eq!(slice(text, &statement["citations"][0]["byte_range"]), statement["text"].as_str().unwrap());
         }
     }
 }

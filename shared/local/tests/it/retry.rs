@@ -120,7 +120,7 @@ async fn a_text_that_was_never_stored_must_be_sent_again() {
     pg.batch_execute(
         "INSERT INTO document_revisions
             (document_id, number, state, media_type, content_hash, size_bytes, fence, lease_expires_at)
-        SELECT id, 2, 'staged', 'text/plain', decode(repeat('00', 32), 'hex'), 1, nextval('fencing_tokens'),
+        SELECT id, 2, 'claimed', 'text/plain', decode(repeat('00', 32), 'hex'), 1, nextval('fencing_tokens'),
             now() - interval '1 hour' FROM documents;
         UPDATE documents SET latest_revision = 2",
     )
@@ -154,4 +154,42 @@ async fn only_who_may_change_a_document_may_retry_it() {
     assert_eq!((anonymous.problem(401), &anonymous.json["retryable"]), ("unauthenticated", &Value::Bool(false)));
     let wrong = app.call(Method::GET, &format!("/documents/{id}/retry"), Some(&ann.token), None).await;
     assert_eq!(wrong.problem(405), "method_not_allowed");
+}
+
+#[tokio::test]
+async fn who_was_overtaken_or_deleted_and_sends_again_hears_at_once_what_became_of_it() {
+    for deleted in [true, false] {
+        let gate = GatedEmbedder::default();
+        let app = Arc::new(TestApp::with(|parts| parts.embedder = Arc::new(gate.clone())).await);
+        let user = app.register("ann").await;
+        let body = json!({ "text": "Held.", "source_uri": "a" });
+        let first = tokio::spawn({
+            let (app, user, body) = (app.clone(), user.clone(), body.clone());
+            async move { send(&app, &user, "k1", &body).await }
+        });
+        gate.reached().await;
+        let id = only(&app, &user).await;
+        if deleted {
+            app.call(Method::DELETE, &format!("/documents/{id}"), Some(&user.token), None).await.expect(204);
+        } else {
+            // Only the revision's: its key is held for as long as it was.
+            let pg = app.pg().await;
+            pg.execute("UPDATE document_revisions SET lease_expires_at = now()", &[]).await.unwrap();
+            let other = tokio::spawn({
+                let (app, user) = (app.clone(), user.clone());
+                async move { send(&app, &user, "k2", &json!({ "text": "Other.", "source_uri": "a" })).await }
+            });
+            let newer = "SELECT count(*) FROM document_revisions WHERE number = 2 AND state = 'staged'";
+            while pg.query_one(newer, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            gate.open();
+            assert_eq!(other.await.unwrap().expect(201).json["revision"], 2);
+        }
+        gate.open();
+        assert_eq!(first.await.unwrap().problem(409), LOST);
+        let again = send(&app, &user, "k1", &body).await;
+        assert_eq!((again.problem(409), &again.json["retryable"]), ("superseded", &json!(false)), "{deleted}");
+        app.assert_consistent().await;
+    }
 }

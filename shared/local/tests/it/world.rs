@@ -141,7 +141,11 @@ pub async fn assert_nothing_is_left_but(app: &TestApp, documents: i64) {
     assert_eq!(count("SELECT count(*) FROM retired_points").await, 0, "retired and left");
     assert_eq!(count("SELECT count(*) FROM documents").await, documents);
     assert_eq!(count("SELECT count(*) FROM document_revisions WHERE state = 'active'").await, documents);
-    assert_eq!(count("SELECT count(*) FROM document_revisions WHERE state = 'staged'").await, 0, "unfinished");
+    assert_eq!(
+        count("SELECT count(*) FROM document_revisions WHERE state IN ('claimed', 'staged')").await,
+        0,
+        "unfinished"
+    );
     let stands = "SELECT count(*) FROM chunk_metadata c WHERE NOT EXISTS (SELECT FROM chunk_positions p
         JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision WHERE p.chunk_id = c.id)";
     assert_eq!(count(stands).await, 0, "chunks that stand nowhere");

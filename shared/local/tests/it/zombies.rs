@@ -43,7 +43,7 @@ impl Frozen {
         let client = zombie.client(&user);
         let answer = tokio::spawn(async move { client.send("key", &change.after()).await.expect("it lives") });
         zombie.reached(point).await;
-        let expire = "UPDATE document_revisions SET lease_expires_at = now() WHERE state = 'staged';
+        let expire = "UPDATE document_revisions SET lease_expires_at = now() WHERE state IN ('claimed', 'staged');
             UPDATE idempotency_keys SET lease_expires_at = now()";
         app.pg().await.batch_execute(expire).await.unwrap();
         Self { app, user, zombie, answer }

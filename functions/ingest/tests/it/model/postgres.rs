@@ -36,26 +36,32 @@ pub struct Document {
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum RevisionState {
+    Claimed,
     Staged,
     Active,
 }
 
-/// A row of `document_revisions`. Retired ones are left out: no statement of the protocol looks at them.
+/// A row of `document_revisions`. Retired ones are left out: an active one with a higher number says the same.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Revision {
     pub number: u8,
     pub state: RevisionState,
     pub content: Content,
     pub fence: u8,
-    /// `chunk_positions`: the id at each ordinal. `None` as long as `chunks_total` is NULL.
-    pub positions: Option<Vec<u8>>,
+    /// `chunk_positions`: the id at each ordinal. None as long as it is claimed.
+    pub positions: Vec<u8>,
     /// New chunks before this position are in Qdrant (`embedded_through` plus one).
     pub embedded: u8,
 }
 
 impl Revision {
     pub fn ids(&self) -> Ids {
-        self.positions.iter().flatten().copied().collect()
+        self.positions.iter().copied().collect()
+    }
+
+    /// Whether it may still become active.
+    pub fn unfinished(&self) -> bool {
+        self.state != RevisionState::Active
     }
 }
 
@@ -152,26 +158,27 @@ impl Postgres {
         (0_u8..).zip(&self.drawn).filter(|(_, owner)| **owner == document).map(|(id, _)| id).collect()
     }
 
-    /// Whether this lease is still the staged revision's.
-    pub fn holds(&self, lease: Lease) -> bool {
-        self.is_of(lease) && self.staged().is_some_and(|staged| staged.fence == lease.fence)
+    /// The unfinished revision that this lease was given for.
+    fn of(&self, lease: Lease) -> Option<&Revision> {
+        self.document.filter(|document| document.id == lease.document)?;
+        self.revisions.iter().find(|revision| revision.number == lease.revision && revision.unfinished())
     }
 
-    fn is_of(&self, lease: Lease) -> bool {
-        self.document.is_some_and(|document| document.id == lease.document)
-            && self.staged().is_some_and(|staged| staged.number == lease.revision)
+    /// Whether this lease is still its revision's.
+    pub fn holds(&self, lease: Lease) -> bool {
+        self.of(lease).is_some_and(|revision| revision.fence == lease.fence)
     }
 
     /// `saga::hold`, and the same condition in the statements that name the fence.
     fn hold(&self, lease: Lease, variant: Variant) -> bool {
         match variant {
-            Variant::NoFence => self.is_of(lease),
+            Variant::NoFence => self.of(lease).is_some(),
             _ => self.holds(lease),
         }
     }
 
-    fn staged_mut(&mut self) -> &mut Revision {
-        self.revisions.iter_mut().find(|revision| revision.state == RevisionState::Staged).expect("a staged revision")
+    fn revision_mut(&mut self, number: u8) -> &mut Revision {
+        self.revisions.iter_mut().find(|revision| revision.number == number).expect("a revision")
     }
 
     fn draw_fence(&mut self) -> u8 {
@@ -181,16 +188,16 @@ impl Postgres {
     }
 
     /// `saga::claim`. Where it returns without work, the transaction is rolled back.
-    pub fn claim(&mut self, key: usize, content: Content) -> Claimed {
+    pub fn claim(&mut self, key: usize, content: Content, variant: Variant) -> Claimed {
         let mut next = self.clone();
-        let claimed = next.attempt(key, content);
+        let claimed = next.attempt(key, content, variant);
         if !matches!(claimed, Claimed::InFlight | Claimed::Replay(_)) {
             *self = next;
         }
         claimed
     }
 
-    fn attempt(&mut self, key: usize, content: Content) -> Claimed {
+    fn attempt(&mut self, key: usize, content: Content, variant: Variant) -> Claimed {
         let fence = self.draw_fence();
         let claim = self.keys[key];
         if let Some(Key { answer: Some(answer), .. }) = claim {
@@ -206,28 +213,40 @@ impl Postgres {
         }
         let of_key = |document: &Document| began.is_none_or(|(began, _)| began == document.id);
         let Some(document) = self.document.filter(of_key) else { return self.refuse(key, fence) };
-        let superseded = began.is_some_and(|(_, revision)| revision < document.latest_revision);
-        let claimed = match (self.staged().cloned(), self.active().cloned()) {
-            (Some(staged), _) if self.leases.contains(staged.fence) => return Claimed::InFlight,
-            (Some(staged), _) if staged.content == content => {
-                self.staged_mut().fence = fence;
-                let lease = Lease { document: document.id, revision: staged.number, fence };
-                if staged.positions.is_some() { Claimed::Resumed(lease) } else { Claimed::Begun(lease) }
+        let unfinished: Vec<Revision> =
+            self.revisions.iter().filter(|revision| revision.unfinished()).cloned().collect();
+        if unfinished.iter().any(|revision| self.leases.contains(revision.fence)) {
+            return Claimed::InFlight;
+        }
+        let own = unfinished.iter().find(|revision| began.is_some_and(|(_, began)| began == revision.number));
+        let newest = unfinished.iter().max_by_key(|revision| revision.number);
+        let same = newest.filter(|revision| revision.content == content);
+        let superseded = |revision: u8| {
+            self.revisions.iter().any(|other| other.number > revision && other.state != RevisionState::Claimed)
+        };
+        let claimed = match (own.or(same), self.active()) {
+            (Some(revision), _) => {
+                self.revision_mut(revision.number).fence = fence;
+                let lease = Lease { document: document.id, revision: revision.number, fence };
+                match revision.state {
+                    RevisionState::Claimed => Claimed::Begun(lease),
+                    _ => Claimed::Resumed(lease),
+                }
             }
-            (Some(_), _) if superseded => return self.refuse(key, fence),
-            (Some(_), _) => {
-                self.discard();
-                Claimed::Begun(self.open(content, fence))
-            }
-            (None, Some(active)) if active.content == content => {
-                self.leases.remove(fence);
+            (None, Some(active)) if unfinished.is_empty() && active.content == content => {
                 let (document, revision) = (document.id, active.number);
+                self.leases.remove(fence);
                 let answer = Some(Answer::Active { document, revision });
                 self.keys[key] = Some(Key { fence, began: Some((document, revision)), answer });
                 return Claimed::Unchanged(document, revision);
             }
-            (None, _) if superseded => return self.refuse(key, fence),
-            (None, _) => Claimed::Begun(self.open(content, fence)),
+            (None, _) if began.is_some_and(|(_, revision)| superseded(revision)) => return self.refuse(key, fence),
+            (None, _) => {
+                if variant == Variant::DiscardsInClaim {
+                    self.discard_before(u8::MAX);
+                }
+                Claimed::Begun(self.open(content, fence))
+            }
         };
         if let Claimed::Begun(lease) | Claimed::Resumed(lease) = claimed {
             self.keys[key] = Some(Key { fence, began: Some((lease.document, lease.revision)), answer: None });
@@ -247,17 +266,25 @@ impl Postgres {
         let document = self.document.as_mut().expect("a document");
         document.latest_revision += 1;
         let (document, number) = (document.id, document.latest_revision);
-        let state = RevisionState::Staged;
-        self.revisions.push(Revision { number, state, content, fence, positions: None, embedded: 0 });
+        let state = RevisionState::Claimed;
+        self.revisions.push(Revision { number, state, content, fence, positions: Vec::new(), embedded: 0 });
         Lease { document, revision: number, fence }
     }
 
-    /// `claim::discard`: what the staged revision brought in retires, due after the grace.
-    fn discard(&mut self) {
-        let Some(number) = self.staged().map(|staged| staged.number) else { return };
+    /// `revisions::discard`: what the revision brought in retires, due after the grace.
+    fn discard(&mut self, number: u8) {
         self.retired = self.retired.or(self.brought_in_by(number));
         self.chunks.retain(|chunk| chunk.first_revision != number);
         self.revisions.retain(|revision| revision.number != number);
+    }
+
+    /// `revisions::discard_before`: those that are unfinished and older.
+    fn discard_before(&mut self, number: u8) {
+        let older = self.revisions.iter().filter(|revision| revision.unfinished() && revision.number < number);
+        let older: Vec<u8> = older.map(|revision| revision.number).collect();
+        for number in older {
+            self.discard(number);
+        }
     }
 
     fn brought_in_by(&self, revision: u8) -> Ids {
@@ -267,15 +294,10 @@ impl Postgres {
     /// `saga::take_over_expired`, for the sweeper. It does not touch the keys.
     pub fn take_over_expired(&mut self) -> Option<Lease> {
         let document = self.document?.id;
-        let expired =
-            self.staged().is_some_and(|staged| staged.positions.is_some() && !self.leases.contains(staged.fence));
-        if !expired {
-            return None;
-        }
+        let revision = self.staged().filter(|staged| !self.leases.contains(staged.fence))?.number;
         let fence = self.draw_fence();
-        let staged = self.staged_mut();
-        staged.fence = fence;
-        Some(Lease { document, revision: staged.number, fence })
+        self.revision_mut(revision).fence = fence;
+        Some(Lease { document, revision, fence })
     }
 
     /// `saga::give_up`; false when the lease is lost.
@@ -283,7 +305,7 @@ impl Postgres {
         if !self.hold(lease, variant) {
             return false;
         }
-        self.discard();
+        self.discard(lease.revision);
         if self.revisions.is_empty() {
             self.document = None;
         }
@@ -297,14 +319,18 @@ impl Postgres {
         if !self.hold(lease, variant) {
             return false;
         }
-        let texts = self.staged_mut().content.texts().expect("only what can be read is staged");
+        if variant != Variant::KeepsOlder {
+            self.discard_before(lease.revision);
+        }
+        let texts = self.revision_mut(lease.revision).content.texts().expect("only what can be read is staged");
         let standing: Vec<Chunk> = self.chunks.iter().copied().filter(|c| self.visible().contains(c.id)).collect();
         let mut positions = Vec::new();
         for text in texts {
             let id = standing.iter().find(|chunk| chunk.text == *text).map(|chunk| chunk.id);
             positions.push(id.unwrap_or_else(|| self.insert_chunk(lease, *text, variant)));
         }
-        self.staged_mut().positions = Some(positions);
+        let revision = self.revision_mut(lease.revision);
+        (revision.state, revision.positions) = (RevisionState::Staged, positions);
         true
     }
 
@@ -321,17 +347,17 @@ impl Postgres {
 
     /// `embed::pending` with batches of one: the next new chunk without a point, and the progress that it makes.
     pub fn pending(&self, lease: Lease) -> Option<(Ids, u8)> {
-        let staged = self.staged().filter(|_| self.is_of(lease))?;
-        let brought_in = self.brought_in_by(staged.number);
-        let mut positions = (1..).zip(staged.positions.iter().flatten()).skip(usize::from(staged.embedded));
+        let revision = self.of(lease)?;
+        let brought_in = self.brought_in_by(revision.number);
+        let mut positions = (1..).zip(&revision.positions).skip(usize::from(revision.embedded));
         positions.find(|(_, id)| brought_in.contains(**id)).map(|(embedded, id)| (Ids::from_iter([*id]), embedded))
     }
 
     /// `embed::write`'s transaction; false when the lease is lost.
     pub fn progress(&mut self, lease: Lease, embedded: u8, variant: Variant) -> bool {
-        let held = self.hold(lease, variant) && self.staged().is_some_and(|staged| staged.embedded < embedded);
+        let held = self.hold(lease, variant) && self.of(lease).is_some_and(|revision| revision.embedded < embedded);
         if held {
-            self.staged_mut().embedded = embedded;
+            self.revision_mut(lease.revision).embedded = embedded;
         }
         held
     }
@@ -350,7 +376,7 @@ impl Postgres {
         }
         let former = self.active().map(|active| active.number);
         self.revisions.retain(|revision| revision.state != RevisionState::Active);
-        self.staged_mut().state = RevisionState::Active;
+        self.revision_mut(lease.revision).state = RevisionState::Active;
         self.document.as_mut().expect("a document").active_revision = Some(lease.revision);
         self.leases.remove(lease.fence);
         if former.is_some() {
@@ -376,9 +402,14 @@ impl Postgres {
     /// `saga::release`.
     pub fn release(&mut self, lease: Lease, variant: Variant) {
         if self.hold(lease, variant) {
-            let fence = self.staged().map_or(lease.fence, |staged| staged.fence);
+            let fence = self.of(lease).map_or(lease.fence, |revision| revision.fence);
             self.leases.remove(fence);
         }
+        self.free_key(lease);
+    }
+
+    /// `idempotency::release_ingestion`, of who has the revision's lease or has lost it.
+    pub fn free_key(&mut self, lease: Lease) {
         if self.keys.iter().flatten().any(|key| key.fence == lease.fence && key.answer.is_none()) {
             self.leases.remove(lease.fence);
         }

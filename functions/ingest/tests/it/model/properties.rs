@@ -15,7 +15,10 @@ pub const HITS_COMPLETE: &str = "P2: a query finds the whole active revision";
 pub const ACTIVE_COMPLETE: &str = "P2: all points of the active revision are in Qdrant from its activation on";
 pub const HELD_IDS: &str = "who holds the lease writes only ids that PostgreSQL holds";
 pub const ONE_EACH: &str = "at most one active and one staged revision";
+pub const NEWER_WINS: &str =
+    "what is unfinished is newer than the active revision, what is claimed than the staged one";
 pub const FENCED: &str = "who lost the lease changes nothing in PostgreSQL";
+pub const TOLD_AT_ONCE: &str = "no key stays in flight once its request has ended";
 pub const IDS_LIVE_ONCE: &str = "a retired id is not staged or active";
 pub const NOTHING_LOST: &str = "P3: what was acknowledged is active, or replaced, or deleted";
 pub const REFUSALS: &str = "what can be read is refused only if it was deleted or replaced";
@@ -37,6 +40,7 @@ pub enum Reach {
     Repair,
     Missing,
     Superseded,
+    Outlived,
 }
 
 pub fn of(scenario: &Scenario) -> Vec<Property<Scenario>> {
@@ -44,7 +48,11 @@ pub fn of(scenario: &Scenario) -> Vec<Property<Scenario>> {
         Property::always(HITS_ALIVE, |_, state: &State| !state.wrong.dead_hit),
         Property::always(HELD_IDS, |_, state: &State| !state.wrong.unheld_id_written),
         Property::always(ONE_EACH, |_, state: &State| one_each(state)),
+        Property::always(NEWER_WINS, |_, state: &State| newer_wins(state)),
         Property::always(FENCED, |_, state: &State| !state.wrong.fenced_write),
+        Property::always(TOLD_AT_ONCE, |scenario: &Scenario, state: &State| {
+            scenario.budget.crashes > 0 || told_at_once(state)
+        }),
         Property::always(IDS_LIVE_ONCE, |_, state: &State| {
             state.postgres.known().and(state.postgres.retired).is_empty()
         }),
@@ -77,6 +85,17 @@ fn one_each(state: &State) -> bool {
         && active == state.postgres.document.and_then(|document| document.active_revision)
 }
 
+/// So an older text never becomes active over a newer one, and what a newer one replaces is gone for good.
+fn newer_wins(state: &State) -> bool {
+    let postgres = &state.postgres;
+    let newer = |than: Option<u8>, what: &[RevisionState]| {
+        let others = postgres.revisions.iter().filter(|revision| what.contains(&revision.state));
+        than.is_none_or(|than| others.into_iter().all(|other| other.number > than))
+    };
+    newer(postgres.active().map(|active| active.number), &[RevisionState::Claimed, RevisionState::Staged])
+        && newer(postgres.staged().map(|staged| staged.number), &[RevisionState::Claimed])
+}
+
 /// Numbers grow, so a higher active one is a later one. Nothing that could be finished without the client is left.
 fn nothing_lost(state: &State) -> bool {
     let postgres = &state.postgres;
@@ -84,7 +103,18 @@ fn nothing_lost(state: &State) -> bool {
         Some(now) if now.id == *document => now.active_revision.is_some_and(|active| active >= *revision),
         _ => postgres.deleted.contains(*document),
     };
-    state.acknowledged.iter().all(stands) && postgres.staged().is_none_or(|staged| staged.positions.is_none())
+    state.acknowledged.iter().all(stands) && postgres.staged().is_none()
+}
+
+/// Whoever was killed keeps its key until its lease runs out; nobody else does.
+fn told_at_once(state: &State) -> bool {
+    let postgres = &state.postgres;
+    postgres
+        .keys
+        .iter()
+        .flatten()
+        .filter(|key| key.answer.is_none() && postgres.leases.contains(key.fence))
+        .all(|key| state.processes.iter().any(|process| process.lease.is_some_and(|lease| lease.fence == key.fence)))
 }
 
 fn refusals_are_due(state: &State) -> bool {
@@ -157,6 +187,16 @@ fn reachable(reach: Reach) -> Property<Scenario> {
         Reach::Missing => Property::sometimes("the audit finds a point missing", |_, state: &State| {
             at(state, |at| matches!(at, At::Missing { .. }))
         }),
+        Reach::Outlived => {
+            Property::sometimes("a revision becomes active beside a newer one that is claimed", |_, state: &State| {
+                let claimed = |revision: &super::postgres::Revision| revision.state == RevisionState::Claimed;
+                state.postgres.active().is_some()
+                    && state.postgres.revisions.iter().any(claimed)
+                    && state.postgres.document.is_some_and(|d| {
+                        d.active_revision.is_some_and(|active| state.acknowledged.iter().any(|told| told.1 == active))
+                    })
+            })
+        }
         Reach::Superseded => {
             Property::sometimes("an accepted revision is replaced before it is complete", |_, state: &State| {
                 let replaced = |(document, revision): &(u8, u8)| {

@@ -326,8 +326,15 @@ impl Scenario {
         match next {
             Some(At::Refused) => process.finish(At::Refused),
             Some(at) => process.at = at,
-            None if process.role == Role::Sweeper => self.due(state, index),
-            None => process.finish(At::Fenced),
+            None => {
+                if self.variant != Variant::KeepsKey {
+                    postgres.free_key(lease);
+                }
+                match process.role {
+                    Role::Sweeper => self.due(state, index),
+                    _ => process.finish(At::Fenced),
+                }
+            }
         }
     }
 
@@ -357,7 +364,7 @@ impl Scenario {
         state.processes[index].tries -= 1;
         match state.processes[index].role {
             Role::Writer { key, content } => {
-                let (at, lease) = match state.postgres.claim(key, content) {
+                let (at, lease) = match state.postgres.claim(key, content, self.variant) {
                     Claimed::InFlight => return None,
                     Claimed::Refused | Claimed::Replay(Answer::Refused) => (At::Refused, None),
                     // The step Extract touches no store.

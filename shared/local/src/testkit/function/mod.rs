@@ -95,8 +95,10 @@ fn app(config: Config) -> Result<App, Failure> {
     Ok(App {
         db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,
         index: Arc::new(index.map_err(Failure::because("Qdrant's configuration does not hold"))?),
+        index_retries: shared::retry::RetryBudget::new("qdrant"),
         verifier: Verifier::new(&config.tokens).map_err(Failure::because("the key set does not hold"))?,
         embedder,
+        next: None,
         config: Arc::new(config),
     })
 }

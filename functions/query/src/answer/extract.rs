@@ -40,7 +40,7 @@ struct Sentence<'a> {
     overlap: f32,
 }
 
-/// Answers `question`, whose embedding is `vector`, from `hits`. A language model would stand beside this.
+/// Answers `question`, whose embedding is `vector`, from `hits`.
 pub(crate) async fn extract(
     embedder: &dyn Embedder,
     question: &str,
@@ -62,25 +62,13 @@ pub(crate) async fn extract(
     let least = statements.first().map_or(1.0, |best| best.support * SUPPORT_RATIO_MIN).max(SUPPORT_MIN);
     statements.retain(|statement| statement.support >= least);
     statements.truncate(STATEMENTS_MAX);
-    Ok(Answer { kind: AnswerKind::Extractive, found: !statements.is_empty(), statements })
+    Ok(Answer { found: !statements.is_empty(), statements, ..Answer::none(AnswerKind::Extractive) })
 }
 
 impl Sentence<'_> {
     fn statement(&self, support: f32) -> Statement {
-        let Hit { chunk_id, document, page, heading_path, .. } = self.hit;
-        Statement {
-            text: self.text.to_owned(),
-            support,
-            citation: Citation {
-                chunk_id: *chunk_id,
-                document_id: document.id,
-                revision: document.revision,
-                byte_range: self.byte_range,
-                page: *page,
-                heading_path: heading_path.clone(),
-                content_hash: document.content_hash,
-            },
-        }
+        let citations = vec![Citation::of(self.hit, self.byte_range)];
+        Statement { text: self.text.to_owned(), support, citations }
     }
 }
 
@@ -128,16 +116,17 @@ fn support(cosine: f32, overlap: f32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
 
     use super::*;
     use crate::response::HitDocument;
 
-    fn hit(document: &str, range: Range<usize>) -> Hit {
+    pub(crate) fn hit(document: &str, range: Range<usize>) -> Hit {
         Hit {
             chunk_id: ChunkId::draw(),
             score: 1.0,
+            rerank_score: None,
             text: document.get(range.clone()).unwrap().to_owned(),
             document: HitDocument {
                 id: DocumentId::draw(),
