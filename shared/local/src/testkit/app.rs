@@ -174,7 +174,8 @@ impl TestApp {
         let insert = self.app.db.transaction::<_, DbError, _>("testkit::register", async |tx| {
             tx.execute_typed(
                 "-- testkit::register
-                INSERT INTO users (id, email, display_name, password_hash) VALUES ($1, $2, $3, '')",
+                INSERT INTO users (id, email, display_name, password_hash, email_verified_at)
+                VALUES ($1, $2, $3, '', now())",
                 &[(&id.0, Type::UUID), (&email, Type::TEXT), (&display.as_str(), Type::TEXT)],
             )
             .await?;

@@ -111,6 +111,7 @@ async fn a_code_can_be_sent_again_and_everybody_is_answered_alike() {
 async fn a_password_is_reset_by_mail_and_all_sessions_end() {
     let app = start(Registration::Open).await;
     let session = register(&app, "ann@example.com", PASSWORD).await.expect(201);
+    verify(&app, &app.mailed_code()).await.expect(204);
     let reset = async |email: &str| post(&app, "/auth/password-reset", json!({ "email": email })).await.expect(202);
     let known = reset("ann@example.com").await;
     let code = app.mailed_code();
@@ -254,4 +255,28 @@ async fn who_made_an_account_with_a_strangers_address_is_out_when_the_stranger_r
     post(&app, "/auth/password-reset/confirm", body).await.expect(204);
     let keys: i64 = app.pg().await.query_one("SELECT count(*) FROM api_keys", &[]).await.unwrap().get(0);
     assert_eq!(keys, 1);
+}
+
+#[tokio::test]
+async fn an_invitation_is_shown_only_to_who_has_confirmed_the_address() {
+    let app = start(Registration::Open).await;
+    let owner = app.register("owner").await;
+    let made = json!({ "name": "Shared" });
+    let made = app.call(Method::POST, "/knowledge-bases", Some(&owner.token), Some(made)).await.expect(201);
+    let path = format!("/knowledge-bases/{}/members", made.json["id"].as_str().unwrap());
+    let body = json!({ "email": "ann@example.com", "role": "viewer" });
+    app.call(Method::POST, &path, Some(&owner.token), Some(body)).await.expect(202);
+    let ann = register(&app, "ann@example.com", PASSWORD).await.expect(201);
+    let shown = async || {
+        let reply = app.call(Method::GET, "/auth/invitations", Some(access(&ann)), None).await.expect(200);
+        reply.json["items"].as_array().unwrap().len()
+    };
+    assert_eq!(shown().await, 0, "anybody could have registered it");
+    let id: uuid::Uuid = app.pg().await.query_one("SELECT id FROM invitations", &[]).await.unwrap().get(0);
+    for method in [Method::POST, Method::DELETE] {
+        let reply = app.call(method, &format!("/auth/invitations/{id}"), Some(access(&ann)), None).await;
+        assert_eq!(reply.problem(404), "not_found");
+    }
+    verify(&app, &app.mailed_code()).await.expect(204);
+    assert_eq!(shown().await, 1);
 }
