@@ -13,6 +13,9 @@ const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Within API Gateway's 30 s, with room to answer.
 const REQUEST_TIMEOUT_MS: u64 = 28_000;
 
+/// The memory of a process of which nobody says it, in MiB.
+const MEMORY_MIB_DEFAULT: u32 = 512;
+
 /// Everything that the environment decides. Secrets are resolved, and can not be printed.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +35,98 @@ pub struct Config {
     pub limits: Limits,
     /// How documents are read.
     pub extraction: ExtractionConfig,
+    /// Accounts. Only `auth` looks at it.
+    pub accounts: AccountsConfig,
+}
+
+/// How accounts are opened and guarded.
+#[derive(Clone, Debug)]
+pub struct AccountsConfig {
+    /// What a registration needs.
+    pub registration: Registration,
+    /// How mail leaves; without it, what needs mail answers 503.
+    pub mail: Option<MailConfig>,
+    /// The memory of the whole process, in MiB: Lambda says it.
+    pub memory_mib: u32,
+    /// Requests of one client address to the routes that take credentials or send mail.
+    pub address_quota: Quota,
+    /// Login attempts at one account from addresses that are new to it, all together.
+    pub account_quota: Quota,
+    /// Mails to one address.
+    pub mail_quota: Quota,
+}
+
+/// What a registration needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Registration {
+    /// Nothing: it signs in at once. So it must tell when an address is taken.
+    Open,
+    /// A code that is sent to the address: the answer is the same whether or not it is taken.
+    Verified,
+}
+
+/// How mail leaves.
+#[derive(Clone, Debug)]
+pub enum MailConfig {
+    /// By Amazon SES, from this address.
+    Ses {
+        /// The sender: an identity that SES has verified.
+        from: String,
+    },
+    /// Into files in this folder: local runs and tests.
+    Folder(PathBuf),
+}
+
+/// So many requests in a window.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Quota {
+    /// The most that come at once.
+    pub requests: u32,
+    /// The time in which they are all there again.
+    pub window: Duration,
+}
+
+impl AccountsConfig {
+    /// On one machine: a registration signs in at once, mail lands in `mail`.
+    #[must_use]
+    pub fn local(mail: PathBuf) -> Self {
+        Self {
+            registration: Registration::Open,
+            mail: Some(MailConfig::Folder(mail)),
+            memory_mib: MEMORY_MIB_DEFAULT,
+            // A person's errors, and an office behind one address; a guesser gets nowhere with it.
+            address_quota: Quota { requests: 60, window: Duration::from_mins(1) },
+            account_quota: Quota { requests: 30, window: Duration::from_mins(15) },
+            // A mailbox that is written to more often is being flooded.
+            mail_quota: Quota { requests: 5, window: Duration::from_hours(1) },
+        }
+    }
+
+    fn from_env() -> Result<Self, ConfigError> {
+        let mut config = Self::local(PathBuf::new());
+        config.registration = match text("AUTH_REGISTRATION")?.as_deref() {
+            None | Some("verified") => Registration::Verified,
+            Some("open") => Registration::Open,
+            Some(_) => return Err(ConfigError::invalid("AUTH_REGISTRATION", "it is neither `open` nor `verified`")),
+        };
+        config.mail = match (text("MAIL_FROM")?, parsed("MAIL_DIR")?) {
+            (Some(from), _) => Some(MailConfig::Ses { from }),
+            (None, Some(folder)) => Some(MailConfig::Folder(folder)),
+            (None, None) => None,
+        };
+        config.memory_mib = parsed("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")?.unwrap_or(config.memory_mib);
+        let quota = |name, quota: &mut Quota| -> Result<(), ConfigError> {
+            quota.requests = parsed(name)?.unwrap_or(quota.requests);
+            if quota.requests == 0 {
+                return Err(ConfigError::invalid(name, "it is zero"));
+            }
+            Ok(())
+        };
+        quota("AUTH_REQUESTS_PER_MINUTE", &mut config.address_quota)?;
+        quota("AUTH_ATTEMPTS_PER_QUARTER_HOUR", &mut config.account_quota)?;
+        quota("AUTH_MAILS_PER_HOUR", &mut config.mail_quota)?;
+        Ok(config)
+    }
 }
 
 /// Where PostgreSQL is, and how long to wait for it.
@@ -291,6 +386,7 @@ impl Config {
             embedding_next: EmbeddingConfig::next_from_env(secrets).await?,
             tokens: TokenConfig::from_env(secrets).await?,
             answers: AnswersConfig::from_env(secrets).await?,
+            accounts: AccountsConfig::from_env()?,
             limits: Limits {
                 body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
                 request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),

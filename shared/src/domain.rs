@@ -42,6 +42,10 @@ id!(
     UserId
 );
 id!(
+    /// A session: a login and what was refreshed from it.
+    SessionId
+);
+id!(
     /// A knowledge base: the unit of access.
     KnowledgeBaseId
 );

@@ -54,6 +54,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The e-mail address has an account.
     EmailTaken,
+    /// The account's e-mail address is not confirmed yet.
+    EmailUnverified,
     /// The same idempotency key came with another request.
     IdempotencyKeyReused,
     /// A request with the same idempotency key is still running.
@@ -141,6 +143,7 @@ impl Code {
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::EmailTaken
+            | Self::EmailUnverified
             | Self::IdempotencyKeyReused
             | Self::Superseded
             | Self::NotResumable
@@ -202,6 +205,9 @@ impl Code {
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The route does not take this method")
+            }
+            Self::EmailUnverified => {
+                ("email_unverified", StatusCode::FORBIDDEN, "The e-mail address is not confirmed yet")
             }
             Self::EmailTaken => ("email_taken", StatusCode::CONFLICT, "The e-mail address has an account"),
             Self::IdempotencyKeyReused => (

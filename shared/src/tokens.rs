@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{ConfigError, TokenConfig},
-    domain::UserId,
+    domain::{SessionId, UserId},
     secrets::Live,
 };
 
@@ -43,6 +43,10 @@ pub struct Claims {
     pub exp: u64,
     /// The token's own id.
     pub jti: uuid::Uuid,
+    /// The session that it was issued to, so that its holder can be told which one is theirs. Not looked up: a token
+    /// holds until it expires, also when its session has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<SessionId>,
 }
 
 /// How old a key set may become: a new key is known everywhere this long after it was published.

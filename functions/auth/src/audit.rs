@@ -17,6 +17,32 @@ pub enum Event {
     ReauthenticationFailed,
     /// An account was deleted, with how much that belonged to it.
     AccountDeleted,
+    /// An address that has an account, or waits for its code, was registered again.
+    RegistrationRepeated,
+    /// Somebody knew the password of an account whose address is not confirmed.
+    LoginUnverified,
+    /// A login was not looked at: too many attempts.
+    LoginThrottled,
+    /// An account's address was confirmed.
+    EmailVerified,
+    /// The holder of the password asked for another address.
+    EmailChangeRequested,
+    /// The account moved to another address.
+    EmailChanged,
+    /// The account's name was changed.
+    ProfileUpdated,
+    /// The password was changed by who knew it, with how many sessions that ended.
+    PasswordChanged,
+    /// A code to reset the password was asked for; without a user when there is no account.
+    PasswordResetRequested,
+    /// The password was set by a code, with how many sessions that ended.
+    PasswordReset,
+    /// Somebody sent a refresh token that had been replaced: its session was ended.
+    SessionTokenReused,
+    /// A session was ended by its account.
+    SessionEnded,
+    /// All sessions of an account were ended, with how many.
+    SessionsEnded,
     /// An API key was made.
     ApiKeyCreated,
     /// An API key lost scopes.
@@ -51,6 +77,19 @@ impl Event {
             Self::LoginFailed => "login.failed",
             Self::ReauthenticationFailed => "reauthentication.failed",
             Self::AccountDeleted => "account.deleted",
+            Self::RegistrationRepeated => "registration.repeated",
+            Self::LoginUnverified => "login.unverified",
+            Self::LoginThrottled => "login.throttled",
+            Self::EmailVerified => "email.verified",
+            Self::EmailChangeRequested => "email.change_requested",
+            Self::EmailChanged => "email.changed",
+            Self::ProfileUpdated => "profile.updated",
+            Self::PasswordChanged => "password.changed",
+            Self::PasswordResetRequested => "password.reset_requested",
+            Self::PasswordReset => "password.reset",
+            Self::SessionTokenReused => "session.token_reused",
+            Self::SessionEnded => "session.ended",
+            Self::SessionsEnded => "sessions.ended",
             Self::ApiKeyCreated => "api_key.created",
             Self::ApiKeyNarrowed => "api_key.narrowed",
             Self::ApiKeyRevoked => "api_key.revoked",

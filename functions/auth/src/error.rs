@@ -1,8 +1,13 @@
 //! What can go wrong with accounts.
 
-use shared::db::{AsDbError, DbError};
+use std::time::Duration;
 
-use crate::{hashing::HashError, signer::SignError};
+use shared::{
+    db::{AsDbError, DbError},
+    domain::InvalidValue,
+};
+
+use crate::{hashing::HashError, mail::MailError, signer::SignError};
 
 /// What can go wrong with accounts.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,30 @@ pub enum AuthError {
     /// The access token holds, but its account does not exist any more.
     #[error("the account does not exist")]
     AccountGone,
+    /// Too many attempts were made at this account, or too many mails sent there.
+    #[error("too many attempts")]
+    TooManyAttempts {
+        /// When the next one may be made.
+        retry_after: Duration,
+    },
+    /// The code that was sent by mail is not one that holds.
+    #[error("the code does not hold")]
+    InvalidCode,
+    /// The new password breaks a rule.
+    #[error("the new password can not be taken")]
+    InvalidPassword(#[source] InvalidValue),
+    /// The password is right, but the account's address is not confirmed yet.
+    #[error("the address is not confirmed yet")]
+    EmailUnverified,
+    /// The mail did not leave.
+    #[error("the mail did not leave")]
+    Mail(#[from] MailError),
+    /// The refresh token's session has ended, if there ever was one.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The account has no such session.
+    #[error("no such session")]
+    NoSession,
     /// There is no such knowledge base, or the caller is not a member.
     #[error("no such knowledge base")]
     NoKnowledgeBase,
@@ -80,6 +109,13 @@ impl AsDbError for AuthError {
             | Self::InvalidCredentials
             | Self::WrongPassword
             | Self::AccountGone
+            | Self::TooManyAttempts { .. }
+            | Self::InvalidCode
+            | Self::InvalidPassword(_)
+            | Self::EmailUnverified
+            | Self::Mail(_)
+            | Self::SessionEnded
+            | Self::NoSession
             | Self::NoKnowledgeBase
             | Self::NotOwner
             | Self::PersonalKnowledgeBase

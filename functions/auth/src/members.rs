@@ -225,7 +225,8 @@ impl Members {
                 let rows = tx
                     .execute_typed(
                         "-- members::decline
-                        DELETE FROM invitations i USING users u WHERE i.id = $1 AND u.id = $2 AND u.email = i.email",
+                        DELETE FROM invitations i USING users u
+                        WHERE i.id = $1 AND u.id = $2 AND u.email = i.email AND u.email_verified_at IS NOT NULL",
                         &[(&invitation.0, Type::UUID), (&user.0, Type::UUID)],
                     )
                     .await?;
@@ -402,13 +403,13 @@ async fn invitations_into(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<V
     rows.iter().map(invitation).collect()
 }
 
-/// Those that hold now: not too old, and from somebody who still owns the knowledge base.
+/// Those that hold now: to an address that is known to be the user's, not too old, and from somebody who still owns the knowledge base.
 async fn invitations_of(tx: &Transaction<'_>, user: UserId) -> Result<Vec<Invitation>, DbError> {
     let rows = tx
         .query_typed(
             "-- members::invitations_of
             SELECT i.id, i.knowledge_base_id, kb.name, i.email, i.role, i.expires_at
-            FROM users u JOIN invitations i ON i.email = u.email
+            FROM users u JOIN invitations i ON i.email = u.email AND u.email_verified_at IS NOT NULL
             JOIN knowledge_bases kb ON kb.id = i.knowledge_base_id
             JOIN knowledge_base_members m
                 ON m.knowledge_base_id = kb.id AND m.user_id = i.invited_by AND m.role = 'owner'

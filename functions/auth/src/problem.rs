@@ -9,6 +9,9 @@ use crate::{error::AuthError, hashing::HashError};
 /// A turn to hash takes well under a second.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A mail service that refuses or is slow may do so for a while.
+const MAIL_RETRY_AFTER: Duration = Duration::from_secs(10);
+
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         match error {
@@ -20,6 +23,20 @@ impl From<AuthError> for Problem {
             }
             AuthError::WrongPassword => Self::new(Code::InvalidCredentials, "This is not the account's password."),
             AuthError::AccountGone => Self::new(Code::Unauthenticated, "The access token's account does not exist."),
+            AuthError::TooManyAttempts { retry_after } => {
+                Self::new(Code::RateLimited, "Too many attempts were made at this account.").retry_after(retry_after)
+            }
+            AuthError::InvalidCode => {
+                Self::invalid_field("code", "does not hold: it is wrong, was used, or is too old; ask for another")
+            }
+            AuthError::InvalidPassword(reason) => Self::invalid_field("password", reason),
+            AuthError::EmailUnverified => Self::new(
+                Code::EmailUnverified,
+                "Confirm the e-mail address first: `POST /auth/verify` with the code that was sent there.",
+            ),
+            AuthError::Mail(error) => Self::unavailable("mail", MAIL_RETRY_AFTER, error),
+            AuthError::SessionEnded => Self::new(Code::Unauthenticated, "The session has ended; log in again."),
+            AuthError::NoSession => Self::not_found("session"),
             AuthError::NoKnowledgeBase => Self::not_found("knowledge base"),
             AuthError::NotOwner => Self::new(Code::Forbidden, "Only an owner may do this with the knowledge base."),
             AuthError::PersonalKnowledgeBase => Self::new(
@@ -51,7 +68,9 @@ impl From<AuthError> for Problem {
                     .retry_after(BUSY_RETRY_AFTER)
                     .caused_by(error)
             }
-            AuthError::Hash(error @ (HashError::Argon2(_) | HashError::Thread(_))) => Self::internal(error),
+            AuthError::Hash(error @ (HashError::Argon2(_) | HashError::Random(_) | HashError::Thread(_))) => {
+                Self::internal(error)
+            }
             AuthError::Sign(error) => Self::internal(error),
             AuthError::Db(error) => error.into(),
         }

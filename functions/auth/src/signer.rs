@@ -19,7 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use shared::{
     config::{ConfigError, TokenConfig},
-    domain::UserId,
+    domain::{SessionId, UserId},
     secrets::Live,
     tokens::{Claims, TYP, Verifier},
 };
@@ -136,15 +136,28 @@ impl Signer {
         self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A fresh access token for `user`.
+    /// A fresh access token for `user` that belongs to no session.
     ///
     /// # Errors
     /// When it can not be signed.
     pub fn access_token(&self, user: UserId) -> Result<AccessToken, SignError> {
-        self.access_token_at(user, SystemTime::now())
+        self.access_token_at(user, None, SystemTime::now())
     }
 
-    fn access_token_at(&self, user: UserId, now: SystemTime) -> Result<AccessToken, SignError> {
+    /// A fresh access token for `user` in `session`.
+    ///
+    /// # Errors
+    /// When it can not be signed.
+    pub fn session_token(&self, user: UserId, session: SessionId) -> Result<AccessToken, SignError> {
+        self.access_token_at(user, Some(session), SystemTime::now())
+    }
+
+    fn access_token_at(
+        &self,
+        user: UserId,
+        session: Option<SessionId>,
+        now: SystemTime,
+    ) -> Result<AccessToken, SignError> {
         let inner = &self.0;
         let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
@@ -155,6 +168,7 @@ impl Signer {
             nbf: now_s,
             exp: now_s + inner.access_ttl.as_secs(),
             jti: Uuid::new_v4(),
+            sid: session,
         };
         let SigningKey { key, header, .. } = self.current();
         let token = jsonwebtoken::encode(&header, &claims, &key).map_err(SignError)?;

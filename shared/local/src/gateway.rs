@@ -51,7 +51,7 @@ pub fn router(app: &App) -> Result<Router, ConfigError> {
     let own =
         Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics::show));
     let functions = Functions {
-        auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?),
+        auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?)?,
         ingest: ingest::router(app.clone()),
         query: query::router(app.clone())?,
         own: shared::http::finish(own, app.clone()),

@@ -13,8 +13,8 @@ use secrecy::SecretString;
 use shared::{
     App,
     config::{
-        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig, QdrantConfig,
-        TokenConfig,
+        AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig,
+        QdrantConfig, TokenConfig,
     },
     db::migrations,
     deadline::Deadline,
@@ -96,6 +96,7 @@ pub(crate) fn config(
         answers,
         extraction: ExtractionConfig::default(),
         limits: Limits::default(),
+        accounts: AccountsConfig::local(settings::data_dir().join("mail")),
     }
 }
 
@@ -127,7 +128,8 @@ async fn serve(
     let s3_task = tokio::spawn(s3_serve.into_future());
 
     let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::because("the port is lost"))?;
-    let gateway = axum::serve(listener, router).with_graceful_shutdown(ended(ending.clone()));
+    let gateway = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(ended(ending.clone()));
     let gateway = tokio::spawn(gateway.into_future());
     let sweeper = tokio::spawn(sweep(app, ending.clone()));
 

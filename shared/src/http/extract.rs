@@ -18,7 +18,7 @@ use super::callers;
 use crate::{
     App,
     deadline::Deadline,
-    domain::UserId,
+    domain::{SessionId, UserId},
     problem::{Code, Problem},
 };
 
@@ -71,6 +71,8 @@ impl FromRequestParts<App> for Timed {
 pub struct Principal {
     /// The account.
     pub user: UserId,
+    /// The session to which the token was issued.
+    pub session: Option<SessionId>,
 }
 
 impl FromRequestParts<App> for Principal {
@@ -81,7 +83,7 @@ impl FromRequestParts<App> for Principal {
             callers::Bearer::Token(token) => {
                 let claims =
                     app.verifier.check(&token).await.map_err(|error| callers::unauthenticated().caused_by(error))?;
-                Ok(Self { user: claims.sub })
+                Ok(Self { user: claims.sub, session: claims.sid })
             }
             callers::Bearer::Key(_) => {
                 let detail = "This needs an access token: an API key does not stand for the person.";

@@ -1,6 +1,7 @@
 //! What all routers share: the request's id and deadline, problems, strict extractors, the caller.
 
 mod callers;
+mod client;
 mod extract;
 
 use std::{
@@ -19,6 +20,7 @@ use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 
 pub use self::callers::{Admin, Reader, Writer};
+pub use self::client::{Address, Client};
 pub use self::extract::{
     Body, Invocation, Json, Params, PathId, PathIds, Principal, Timed, media_type, params, unsupported_media_type,
 };
@@ -31,6 +33,11 @@ use crate::{
 
 /// Carries the request's id, in every answer.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a problem's answer keeps of the headers that were set before it was written: the methods that a route has, which
+/// axum knows (RFC 9110, section 15.5.6: a 405 lists them), and how the client's quota stands.
+const PROBLEM_HEADERS: [HeaderName; 3] =
+    [header::ALLOW, HeaderName::from_static("ratelimit"), HeaderName::from_static("ratelimit-policy")];
 
 /// What is kept of an invocation's time to write the answer.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
@@ -69,11 +76,12 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     let mut code = None;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         code = Some(problem.code().as_str());
-        let allow = response.headers_mut().remove(header::ALLOW);
+        let mut before = std::mem::take(response.headers_mut());
         response = problem.respond(&id);
-        // RFC 9110, section 15.5.6: a 405 lists the methods that there are; axum knows them.
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
+        for name in PROBLEM_HEADERS {
+            if let Some(value) = before.remove(&name) {
+                response.headers_mut().insert(name, value);
+            }
         }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {

@@ -245,7 +245,8 @@ fn claims_that_are_wrong_or_missing_are_refused() {
 #[test]
 fn a_token_lives_for_its_time_and_no_longer() {
     let user = UserId::draw();
-    let at = |ago_s| signer().access_token_at(user, SystemTime::now() - Duration::from_secs(ago_s)).unwrap().token;
+    let at =
+        |ago_s| signer().access_token_at(user, None, SystemTime::now() - Duration::from_secs(ago_s)).unwrap().token;
     verifier().verify(at(890).expose_secret()).unwrap();
     assert!(verifier().verify(at(910).expose_secret()).is_err());
 }

@@ -1,6 +1,12 @@
 //! One test's app: its own database, its own collection, the same code as in the cloud.
 
-use std::{collections::BTreeMap, num::NonZero, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use auth::Signer;
 use axum::{Router, body::Body};
@@ -15,7 +21,8 @@ use shared::{
     App,
     app::Model,
     config::{
-        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig, TokenConfig,
+        AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig,
+        TokenConfig,
     },
     db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
@@ -34,7 +41,7 @@ use super::{
     reply::Reply,
     servers::{self, servers},
 };
-use crate::gateway;
+use crate::{folder::TempFolder, gateway};
 
 /// What [`TestApp::with`] may change before the app is made of it.
 #[derive(Debug)]
@@ -69,6 +76,7 @@ pub struct TestApp {
     pub embedded: Embedded,
     database: String,
     database_url: SecretString,
+    mail: PathBuf,
 }
 
 /// An account of a test.
@@ -97,6 +105,7 @@ impl TestApp {
         let database = format!("t_{id}");
         servers::make_database(&database).await;
         let database_url = servers::with_database(&servers.database_url, &database);
+        let mail = mail_folder().join(id.to_string());
         let mut qdrant = QdrantConfig::at(&servers.qdrant_url);
         qdrant.prefix = format!("t{id}");
         let config = Config {
@@ -118,6 +127,7 @@ impl TestApp {
             answers: AnswersConfig::default(),
             limits: Limits::default(),
             extraction: ExtractionConfig { program: Some(reader()), ..ExtractionConfig::default() },
+            accounts: AccountsConfig::local(mail.clone()),
         };
         let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
         change(&mut parts);
@@ -137,7 +147,7 @@ impl TestApp {
             config: Arc::new(parts.config),
         };
         let router = gateway::router(&app).expect("the functions start");
-        Self { app, router, embedded, database, database_url }
+        Self { app, router, embedded, database, database_url, mail }
     }
 
     /// Sends a request with a JSON body, or without one.
@@ -168,7 +178,8 @@ impl TestApp {
         let insert = self.app.db.transaction::<_, DbError, _>("testkit::register", async |tx| {
             tx.execute_typed(
                 "-- testkit::register
-                INSERT INTO users (id, email, display_name, password_hash) VALUES ($1, $2, $3, '')",
+                INSERT INTO users (id, email, display_name, password_hash, email_verified_at)
+                VALUES ($1, $2, $3, '', now())",
                 &[(&id.0, Type::UUID), (&email, Type::TEXT), (&display.as_str(), Type::TEXT)],
             )
             .await?;
@@ -183,6 +194,29 @@ impl TestApp {
     pub fn token(&self, user: UserId) -> String {
         let signer = Signer::new(&self.app.config.tokens).expect("the key holds");
         signer.access_token(user).expect("a token").token.expose_secret().to_owned()
+    }
+
+    /// The mails that were sent so far, in order.
+    #[must_use]
+    pub fn mails(&self) -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(&self.mail) else { return Vec::new() };
+        let mut files: Vec<PathBuf> = files.map(|file| file.expect("it can be listed").path()).collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read_to_string(file).expect("it can be read")).collect()
+    }
+
+    /// Where they lie.
+    #[must_use]
+    pub fn mail_dir(&self) -> &Path {
+        &self.mail
+    }
+
+    /// The code in the last mail that has one.
+    #[must_use]
+    pub fn mailed_code(&self) -> String {
+        let mails = self.mails();
+        let code = mails.iter().rev().find_map(|mail| mail.lines().find_map(|line| line.strip_prefix("Code: ")));
+        code.unwrap_or_else(|| panic!("no code in {mails:?}")).to_owned()
     }
 
     /// A direct connection to the test's database.
@@ -263,6 +297,12 @@ fn reader() -> PathBuf {
     let test = std::env::current_exe().expect("this program's path");
     let built = test.ancestors().nth(2).expect("a folder for what is built");
     built.join("test-function")
+}
+
+/// Holds the mails of all tests of the process, and goes with it.
+fn mail_folder() -> &'static Path {
+    static FOLDER: OnceLock<TempFolder> = OnceLock::new();
+    FOLDER.get_or_init(|| TempFolder::new().unwrap_or_else(|error| panic!("{error}"))).path()
 }
 
 impl Drop for TestApp {

@@ -69,7 +69,7 @@ async fn a_person_registers_logs_in_and_sees_the_account() {
         let me = me(&app, text(reply, "/access_token")).await.expect(200);
         let user = &registered.json["user"];
         let expected = json!({
-            "id": user["id"], "email": "ann@example.com", "display_name": "Ann Ö.", "created_at": user["created_at"],
+            "id": user["id"], "email": "ann@example.com", "email_verified": false, "display_name": "Ann Ö.", "created_at": user["created_at"],
             "knowledge_bases": [{ "id": registered.json["knowledge_base"], "role": "owner", "personal": true }],
         });
         assert_eq!(me.json, expected);

@@ -1,0 +1,290 @@
+//! What an attacker measures and what an operator reads: time, memory, and logs of the function `auth`.
+
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::extract::ConnectInfo;
+use http::{Request, header};
+use local::testkit::{HashEmbedder, TestApp};
+use reqwest::{Client, Method};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use shared::config::{Quota, Registration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+};
+
+const PASSWORD: &str = "a quiet harbour at dawn";
+
+/// Tries of each kind in one run.
+const TRIES: u32 = 100;
+
+/// Runs until the machine was quiet enough for one.
+const RUNS_MAX: usize = 3;
+
+/// By how much the medians may differ.
+const DIFFERENCE_MAX: f64 = 0.05;
+
+async fn unlimited(registration: Registration) -> TestApp {
+    TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        let accounts = &mut parts.config.accounts;
+        accounts.registration = registration;
+        let endless = Quota { requests: 1_000_000, window: Duration::from_secs(1) };
+        (accounts.address_quota, accounts.account_quota, accounts.mail_quota) = (endless, endless, endless);
+    })
+    .await
+}
+
+async fn post(app: &TestApp, from: u32, path: &str, body: &Value) -> u16 {
+    // Each try comes from elsewhere, so that none must wait.
+    let [_, a, b, c] = from.to_be_bytes();
+    let request = Request::post(path)
+        .extension(ConnectInfo(SocketAddr::from(([10, a, b, c], 1))))
+        .header(header::CONTENT_TYPE, "application/json");
+    app.send(request.body(body.to_string().into_bytes()).unwrap()).await.status.as_u16()
+}
+
+/// The medians of both, measured in turns: what slows down one slows down the other.
+async fn medians(one: impl AsyncFn(u32) -> u16, two: impl AsyncFn(u32) -> u16, status: u16) -> (f64, f64) {
+    let (mut ones, mut twos) = (Vec::new(), Vec::new());
+    for at in 0..TRIES {
+        for first in [at % 2 == 0, at % 2 == 1] {
+            let started = Instant::now();
+            let answered = if first { one(at).await } else { two(at).await };
+            let seconds = started.elapsed().as_secs_f64();
+            assert_eq!(answered, status);
+            if first { ones.push(seconds) } else { twos.push(seconds) }
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    (median(ones), median(twos))
+}
+
+async fn assert_alike(what: &str, one: impl AsyncFn(u32) -> u16, two: impl AsyncFn(u32) -> u16, status: u16) {
+    let mut measured = Vec::new();
+    for _ in 0..RUNS_MAX {
+        let (known, unknown) = medians(&one, &two, status).await;
+        let difference = (known - unknown).abs() / known.max(unknown);
+        measured.push(format!("{:.2} ms and {:.2} ms", known * 1e3, unknown * 1e3));
+        if difference < DIFFERENCE_MAX {
+            println!("{what}: {measured:?}");
+            return;
+        }
+    }
+    panic!("{what}: {measured:?}");
+}
+
+#[tokio::test]
+async fn a_login_takes_the_same_time_whether_or_not_there_is_an_account() {
+    let app = unlimited(Registration::Open).await;
+    let body = |email: &str| json!({ "email": email, "password": PASSWORD });
+    assert_eq!(post(&app, 0, "/auth/register", &body("ann@example.com")).await, 201);
+    let wrong = |email: &str| json!({ "email": email, "password": "another harbour" });
+    let known = async |at: u32| post(&app, 2 * at + 1, "/auth/login", &wrong("ann@example.com")).await;
+    let unknown = async |at: u32| post(&app, 2 * at + 2, "/auth/login", &wrong("bob@example.com")).await;
+    assert_alike("login", known, unknown, 401).await;
+}
+
+#[tokio::test]
+async fn a_registration_takes_the_same_time_whether_or_not_there_is_an_account() {
+    let app = unlimited(Registration::Verified).await;
+    let body = |email: &str| json!({ "email": email, "password": PASSWORD });
+    assert_eq!(post(&app, 0, "/auth/register", &body("ann@example.com")).await, 202);
+    let code = json!({ "code": app.mailed_code() });
+    assert_eq!(post(&app, 0, "/auth/verify", &code).await, 204);
+    let known = async |at: u32| post(&app, 2 * at + 1, "/auth/register", &body("ann@example.com")).await;
+    let unknown = async |at: u32| {
+        let email = format!("new{}@example.com", uuid::Uuid::new_v4().simple());
+        post(&app, 2 * at + 2, "/auth/register", &body(&email)).await
+    };
+    assert_alike("registration", known, unknown, 202).await;
+}
+
+/// The function `auth` as a process of its own.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    async fn start(app: &TestApp, variables: &[(&str, &str)]) -> Self {
+        let tokens = &app.app.config.tokens;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_test-function"))
+            .arg("auth")
+            .env("DATABASE_URL", app.database_url().expose_secret())
+            .env("QDRANT_URL", &app.app.config.qdrant.url)
+            .env("TOKEN_ISSUER", &tokens.issuer)
+            .env("TOKEN_JWKS", &tokens.jwks)
+            .env("TOKEN_SIGNING_KEY", tokens.signing_key.as_ref().unwrap().expose_secret())
+            .env("MAIL_DIR", app.mail_dir())
+            .env("AUTH_REGISTRATION", "open")
+            .env("AUTH_REQUESTS_PER_MINUTE", "1000000")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let line = BufReader::new(child.stdout.as_mut().unwrap()).lines().next_line().await.unwrap();
+        let url = line.as_deref().and_then(|line| line.strip_prefix("ready ")).unwrap().to_owned();
+        Self { child, url }
+    }
+
+    async fn send(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+        let request = Client::new().request(method, format!("{}{path}", self.url));
+        let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+        let request = request.header("content-type", "application/json").body(body.to_owned());
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// The most memory that it ever had resident, in MiB.
+    fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn fifty_logins_at_once_fit_into_512_mib_however_often() {
+    let app = unlimited(Registration::Open).await;
+    let process = Process::start(&app, &[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")]).await;
+    for round in 0..4 {
+        let logins = (0..50).map(|at| {
+            let body = json!({ "email": format!("user{at}-{round}@example.com"), "password": PASSWORD }).to_string();
+            let process = &process;
+            async move { process.send(Method::POST, "/auth/login", None, &body).await.0 }
+        });
+        for status in futures::future::join_all(logins).await {
+            assert_eq!(status, 401, "all of them are looked at");
+        }
+    }
+    let peak_mib = process.peak_mib();
+    println!("peak: {peak_mib} MiB");
+    assert!(peak_mib < 200, "{peak_mib} MiB of 512");
+}
+
+#[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one life of an account, route by route")]
+async fn nothing_secret_stands_in_logs_or_problems() {
+    const FIRST: &str = "MARKED-first-harbour-password";
+    const SECOND: &str = "MARKED-second-harbour-password";
+    const WRONG: &str = "MARKED-wrong-harbour-password";
+    let app = unlimited(Registration::Open).await;
+    let mut function = Process::start(&app, &[("RUST_LOG", "trace")]).await;
+    let mut stderr = function.child.stderr.take().unwrap();
+    let log = tokio::spawn(async move {
+        let mut log = String::new();
+        stderr.read_to_string(&mut log).await.unwrap();
+        log
+    });
+    let mut secrets: Vec<String> = [FIRST, SECOND, WRONG].map(ToOwned::to_owned).to_vec();
+    let mut problems: Vec<(String, String)> = Vec::new();
+    let mut send = async |method: Method, path: &str, token: Option<&str>, body: Value, status: u16| {
+        let (answered, text) = function.send(method, path, token, &body.to_string()).await;
+        assert_eq!(answered, status, "{path}: {text}");
+        if answered >= 400 {
+            problems.push((path.to_owned(), text.clone()));
+        }
+        serde_json::from_str::<Value>(&text).unwrap_or_default()
+    };
+    let post = Method::POST;
+    let email = "ann@example.com";
+
+    // Right, once for each route; then wrong in every way that comes to mind, with something secret in each.
+    let new = json!({ "email": email, "password": FIRST });
+    let signed_in = send(post.clone(), "/auth/register", None, new.clone(), 201).await;
+    let code = app.mailed_code();
+    let token = |answer: &Value, field: &str| answer[field].as_str().unwrap().to_owned();
+    let access = token(&signed_in, "access_token");
+    let mut refresh = token(&signed_in, "refresh_token");
+    secrets.extend([code.clone(), access.clone(), refresh.clone()]);
+    send(post.clone(), "/auth/register", None, new.clone(), 409).await;
+    send(post.clone(), "/auth/register", None, json!({ "email": "b@example.com", "password": [FIRST] }), 400).await;
+    send(post.clone(), "/auth/register", None, json!({ "email": "b@example.com", "password": { FIRST: 1 } }), 400)
+        .await;
+    let oversized = FIRST.repeat(40_000);
+    send(post.clone(), "/auth/register", None, json!({ "email": "b@example.com", "password": oversized }), 400).await;
+    send(post.clone(), "/auth/login", None, json!({ "email": email, "password": WRONG }), 401).await;
+    send(post.clone(), "/auth/login", None, json!({ "email": email, "password": format!("{WRONG}\0") }), 401).await;
+    let again = send(post.clone(), "/auth/login", None, new, 200).await;
+    secrets.extend([token(&again, "access_token"), token(&again, "refresh_token")]);
+    send(post.clone(), "/auth/verify", None, json!({ "code": [code] }), 400).await;
+    send(post.clone(), "/auth/verify", None, json!({ "code": format!("{code}MARKED") }), 400).await;
+    send(post.clone(), "/auth/verify", None, json!({ "code": code }), 204).await;
+    send(post.clone(), "/auth/verify", None, json!({ "code": code }), 400).await;
+    send(post.clone(), "/auth/verify/resend", None, json!({ "email": email }), 202).await;
+    let answer = send(post.clone(), "/auth/refresh", None, json!({ "refresh_token": refresh }), 200).await;
+    send(post.clone(), "/auth/refresh", None, json!({ "refresh_token": [refresh] }), 400).await;
+    send(post.clone(), "/auth/refresh", None, json!({ "refresh_token": format!("{refresh}x") }), 401).await;
+    refresh = token(&answer, "refresh_token");
+    secrets.extend([token(&answer, "access_token"), refresh.clone()]);
+    send(Method::GET, "/auth/me", Some(&access), json!({}), 200).await;
+    send(Method::GET, "/auth/me", Some(&format!("{access}x")), json!({}), 401).await;
+    send(Method::GET, "/auth/sessions", Some(&access), json!({}), 200).await;
+    send(Method::DELETE, &format!("/auth/sessions/{}", uuid::Uuid::nil()), Some(&access), json!({}), 404).await;
+    let moved = json!({ "email": "eve@example.com", "password": WRONG });
+    send(Method::PATCH, "/auth/me", Some(&access), moved, 401).await;
+    let moved = json!({ "email": "eve@example.com", "password": FIRST, "display_name": "Ann" });
+    send(Method::PATCH, "/auth/me", Some(&access), moved, 200).await;
+    let change = json!({ "current_password": FIRST, "password": SECOND });
+    send(
+        post.clone(),
+        "/auth/me/password",
+        Some(&access),
+        json!({ "current_password": WRONG, "password": SECOND }),
+        401,
+    )
+    .await;
+    send(post.clone(), "/auth/me/password", Some(&access), json!({ "current_password": FIRST, "password": 1 }), 400)
+        .await;
+    send(post.clone(), "/auth/me/password", Some(&access), change, 204).await;
+    send(post.clone(), "/auth/password-reset", None, json!({ "email": email }), 202).await;
+    let code = app.mailed_code();
+    secrets.push(code.clone());
+    send(post.clone(), "/auth/password-reset/confirm", None, json!({ "code": code, "password": "password" }), 400)
+        .await;
+    send(post.clone(), "/auth/password-reset/confirm", None, json!({ "code": code, "password": FIRST }), 204).await;
+    send(post.clone(), "/auth/password-reset/confirm", None, json!({ "code": code, "password": FIRST }), 400).await;
+    let key = json!({ "name": "k", "scopes": ["read"] });
+    let key = send(post.clone(), "/auth/api-keys", Some(&access), key, 201).await;
+    let key = key
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_str)
+        .find(|text| text.starts_with("lk_") && text.len() > 40);
+    let key = key.unwrap().to_owned();
+    send(Method::GET, "/auth/me", Some(&key), json!({}), 200).await;
+    send(Method::GET, "/auth/me", Some(&format!("{key}0")), json!({}), 401).await;
+    secrets.push(key);
+    send(post.clone(), "/auth/logout", None, json!({ "refresh_token": refresh }), 204).await;
+    send(post.clone(), "/auth/logout-all", Some(&access), json!({}), 204).await;
+    send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": WRONG }), 401).await;
+    send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": FIRST }), 204).await;
+
+    function.child.kill().await.unwrap();
+    let log = log.await.unwrap();
+    let signing_key = app.app.config.tokens.signing_key.as_ref().unwrap().expose_secret().to_owned();
+    secrets.extend(signing_key.lines().filter(|line| line.len() > 40).map(ToOwned::to_owned));
+    secrets.extend(["MARKED", "argon2id"].map(ToOwned::to_owned));
+    assert!(log.contains("/auth/password-reset/confirm"), "the log was captured: {log:.500}");
+    for secret in &secrets {
+        assert!(!log.contains(secret), "the log holds {secret:.60}");
+        for (path, problem) in &problems {
+            assert!(!problem.contains(secret), "{path} answers {problem}");
+        }
+    }
+}
