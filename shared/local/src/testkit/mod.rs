@@ -27,5 +27,5 @@ pub use self::{
     proxy::TcpProxy,
     qdrant_proxy::{Call, Fault, QdrantProxy},
     reply::Reply,
-    servers::{Private, private_postgres, private_qdrant},
+    servers::{Place, Private, private_postgres, private_qdrant},
 };

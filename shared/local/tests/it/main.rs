@@ -17,7 +17,6 @@ mod deletion;
 mod deletion_races;
 mod failures;
 mod faults;
-mod function;
 mod gate;
 mod ingestion;
 mod kit;
@@ -32,3 +31,5 @@ mod sigv4;
 mod stack;
 mod world;
 mod zombies;
+
+use local::testkit::function;

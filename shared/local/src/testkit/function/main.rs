@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match local::testkit::function::run(std::env::args().nth(1)) {
+    match local::testkit::function::run(std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("test-function: {failure}");

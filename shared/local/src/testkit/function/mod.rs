@@ -1,34 +1,45 @@
 //! A function as a process of its own, so that it can be killed while the stores stay: `ingest`, configured by the
-//! environment as in the cloud, with the quick embedder.
+//! environment as in the cloud, with the quick embedder; `POST /sweep` beside its routes is what a schedule starts.
 //!
 //! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
 //! stop. There it stands, until it is killed, or told to go on by a line on its standard input. It ends when that does.
+//! Told a number as well, it dies there instead, the so-manieth time that it comes to the point.
+
+mod process;
 
 use std::{
     io::BufRead,
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
         mpsc::{self, TryRecvError},
     },
     thread,
 };
 
+use axum::{Router, extract::State, routing::post};
+
+use ingest::SweeperEvent;
 use shared::{
-    App, config::Config, db::Db, embed::Embedder, secrets::SecretsManager, tokens::Verifier,
-    vectors::qdrant::QdrantIndex,
+    App, config::Config, db::Db, deadline::Deadline, embed::Embedder, http::Json, problem::Problem,
+    secrets::SecretsManager, tokens::Verifier, vectors::qdrant::QdrantIndex,
 };
 
+pub use self::process::{Caller, Function};
 use super::HashEmbedder;
 use crate::failure::Failure;
 
 /// Enough that one which stands at a failpoint is not missed.
 const WORKERS: usize = 4;
 
-/// Serves until it is killed, or its standard input ends. Stops at the failpoint `stop_at`, if one is named.
+/// Serves until it is killed, or its standard input ends. `arguments`: the failpoint at which it stops, and the pass at which
+/// it dies there instead.
 ///
 /// # Errors
-/// When the configuration does not hold, or there is no port.
-pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
+/// When the arguments or the configuration do not hold, or there is no port.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let (point, pass) = (arguments.next(), arguments.next());
+    let pass = pass.map(|pass| pass.parse::<u32>()).transpose().map_err(Failure::because("a pass is a number"))?;
     let (go_on, wait) = mpsc::channel::<()>();
     thread::spawn(move || {
         let mut lines = std::io::stdin().lock().lines().map_while(Result::ok);
@@ -39,7 +50,16 @@ pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
         lines.for_each(drop);
         std::process::exit(0);
     });
-    if let Some(point) = stop_at {
+    if let (Some(point), Some(pass)) = (&point, pass) {
+        let passes = AtomicU32::new(0);
+        let die = move || {
+            if passes.fetch_add(1, Ordering::Relaxed) + 1 == pass {
+                // As a crash does: no destructor runs, no connection is closed in order.
+                std::process::abort();
+            }
+        };
+        fail::cfg_callback(point.as_str(), die).map_err(Failure::new)?;
+    } else if let Some(point) = point {
         let (name, wait) = (point.clone(), Mutex::new(wait));
         let stop = move || {
             let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,7 +79,14 @@ async fn serve() -> Result<(), Failure> {
     let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
     println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
-    axum::serve(listener, ingest::router(app)).await.map_err(Failure::because("the port is lost"))
+    let sweeper = Router::new().route("/sweep", post(sweep)).with_state(app.clone());
+    axum::serve(listener, ingest::router(app).merge(sweeper)).await.map_err(Failure::because("the port is lost"))
+}
+
+/// What the schedule would start, within a request's time.
+async fn sweep(State(app): State<App>) -> Result<Json<ingest::Done>, Problem> {
+    let deadline = Deadline::after(app.config.limits.request_timeout);
+    Ok(Json(ingest::sweeper(&app, SweeperEvent::default(), deadline).await?))
 }
 
 fn app(config: Config) -> Result<App, Failure> {
