@@ -40,6 +40,16 @@ test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace
 	@shared/local/qdrant/build test
 
+.PHONY: soak
+soak: setup ## Try random schedules with faults and killed stores (MINUTES=20, SEED=)
+	@cargo build --package local --bins
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
+
+.PHONY: bench-audit
+bench-audit: setup ## Measure the drift audit's memory (POINTS=1000000)
+	@cargo build --package local --bins
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
+
 .PHONY: lint
 lint: tools ## Check format and lints, in both workspaces
 	@cargo fmt --all --check

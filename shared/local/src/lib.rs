@@ -16,6 +16,7 @@ pub mod process;
 pub mod qdrant;
 pub mod s3;
 pub mod settings;
+pub mod soak;
 pub mod stores;
 pub mod testkit;
 pub mod up;

@@ -86,17 +86,23 @@ const DIMENSION: usize = 256;
 
 impl Default for HashEmbedder {
     fn default() -> Self {
-        Self { space: Space { model: "hash".to_owned(), dimension: DIMENSION } }
+        Self::with_dimension(DIMENSION)
     }
 }
 
 impl HashEmbedder {
-    fn embed(text: &str) -> Vec<f32> {
-        let mut vector = vec![0.0_f32; DIMENSION];
+    /// One with vectors of so many components, where it does not matter that many words meet in each.
+    #[must_use]
+    pub fn with_dimension(dimension: usize) -> Self {
+        Self { space: Space { model: "hash".to_owned(), dimension } }
+    }
+
+    fn embed(&self, text: &str) -> Vec<f32> {
+        let mut vector = vec![0.0_f32; self.space.dimension];
         for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             let mut hasher = DefaultHasher::new();
             word.to_lowercase().hash(&mut hasher);
-            let place = usize::try_from(hasher.finish() % DIMENSION as u64).unwrap_or_default();
+            let place = usize::try_from(hasher.finish() % self.space.dimension as u64).unwrap_or_default();
             if let Some(component) = vector.get_mut(place) {
                 *component += 1.0;
             }
@@ -118,11 +124,11 @@ impl Embedder for HashEmbedder {
     }
 
     async fn embed_passages(&self, texts: Vec<String>, _: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
-        Ok(texts.iter().map(|text| Self::embed(text)).collect())
+        Ok(texts.iter().map(|text| self.embed(text)).collect())
     }
 
     async fn embed_query(&self, text: String, _: Instant) -> Result<Vec<f32>, EmbedError> {
-        Ok(Self::embed(&text))
+        Ok(self.embed(&text))
     }
 
     fn count_tokens(&self, text: &str) -> Result<usize, EmbedError> {

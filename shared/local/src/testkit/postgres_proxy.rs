@@ -77,6 +77,11 @@ impl PostgresProxy {
         *lock(&self.trap) = Some(Trap { statement: format!("-- {statement}\n"), cut });
     }
 
+    /// Forgets a cut that has not been made.
+    pub fn heal(&self) {
+        *lock(&self.trap) = None;
+    }
+
     /// Whether the cut was made.
     #[must_use]
     pub fn was_cut(&self) -> bool {

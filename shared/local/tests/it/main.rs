@@ -27,6 +27,7 @@ mod qdrant_faults;
 mod query;
 mod refusals;
 mod retry;
+mod schedules;
 mod sigv4;
 mod stack;
 mod world;

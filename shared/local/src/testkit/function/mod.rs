@@ -21,7 +21,7 @@ use axum::{Router, extract::State, routing::post};
 
 use ingest::SweeperEvent;
 use shared::{
-    App, config::Config, db::Db, deadline::Deadline, embed::Embedder, http::Json, problem::Problem,
+    App, config::{Config, EmbeddingConfig}, db::Db, deadline::Deadline, embed::Embedder, http::Json, problem::Problem,
     secrets::SecretsManager, tokens::Verifier, vectors::qdrant::QdrantIndex,
 };
 
@@ -90,7 +90,11 @@ async fn sweep(State(app): State<App>) -> Result<Json<ingest::Done>, Problem> {
 }
 
 fn app(config: Config) -> Result<App, Failure> {
-    let embedder: Arc<dyn Embedder> = Arc::new(HashEmbedder::default());
+    // An endpoint tells the dimension, and is not asked.
+    let embedder: Arc<dyn Embedder> = Arc::new(match config.embedding {
+        EmbeddingConfig::Http { dimension, .. } => HashEmbedder::with_dimension(dimension),
+        EmbeddingConfig::MiniLm { .. } => HashEmbedder::default(),
+    });
     let index = QdrantIndex::new(&config.qdrant, embedder.space());
     Ok(App {
         db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use shared::config::Config;
+use shared::config::{Config, EmbeddingConfig};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -35,7 +35,12 @@ impl Function {
 
     /// Starts it on other stores, with these arguments: see [`super::run`].
     pub async fn launch(config: &Config, arguments: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        if let EmbeddingConfig::Http { base_url, model, dimension, .. } = &config.embedding {
+            command.env("EMBEDDING_URL", base_url).env("EMBEDDING_MODEL", model);
+            command.env("EMBEDDING_DIMENSION", dimension.to_string());
+        }
+        let mut child = command
             .args(arguments)
             .env("DATABASE_URL", config.database.url.expose_secret())
             .env("QDRANT_URL", &config.qdrant.url)
@@ -78,6 +83,15 @@ impl Function {
         self.child.kill().await.expect("it can be killed");
     }
 
+    /// What Linux says of its memory, in KiB: `VmRSS` is resident now, `VmHWM` was at most.
+    #[must_use]
+    pub fn memory_kib(&self, what: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().expect("it lives"));
+        let status = std::fs::read_to_string(path).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+        line.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok()).expect("Linux tells")
+    }
+
     /// Whether it still runs.
     pub fn lives(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
@@ -86,7 +100,7 @@ impl Function {
     /// A client for it, which may outlive it.
     #[must_use]
     pub fn client(&self, user: &TestUser) -> Caller {
-        Caller { url: self.url.clone(), token: user.token.clone() }
+        Caller { client: Client::new(), url: self.url.clone(), token: user.token.clone() }
     }
 }
 
@@ -100,6 +114,7 @@ fn binary() -> PathBuf {
 /// Somebody who calls a function.
 #[derive(Clone, Debug)]
 pub struct Caller {
+    client: Client,
     url: String,
     token: String,
 }
@@ -110,8 +125,7 @@ impl Caller {
     /// # Errors
     /// When the process ends meanwhile.
     pub async fn send(&self, key: &str, body: &Value) -> reqwest::Result<Reply> {
-        let request = Client::new().post(format!("{}/documents", self.url)).header("idempotency-key", key).json(body);
-        self.call(request).await
+        self.post("/documents", Some(key), body).await
     }
 
     /// Deletes what is at this path.
@@ -119,7 +133,19 @@ impl Caller {
     /// # Errors
     /// When the process ends meanwhile.
     pub async fn delete(&self, path: &str) -> reqwest::Result<Reply> {
-        self.call(Client::new().request(Method::DELETE, format!("{}{path}", self.url))).await
+        self.call(self.client.request(Method::DELETE, format!("{}{path}", self.url))).await
+    }
+
+    /// Sends JSON to this path, under a key if there is one.
+    ///
+    /// # Errors
+    /// When the process ends meanwhile.
+    pub async fn post(&self, path: &str, key: Option<&str>, body: &Value) -> reqwest::Result<Reply> {
+        let mut request = self.client.post(format!("{}{path}", self.url)).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.call(request).await
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
