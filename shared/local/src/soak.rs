@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A round of half a minute or so on a machine with two cores, in which both stores die twice.
-const ROUND: Size = Size { writes: 120, deaths: 2 };
+const ROUND: Size = Size { writes: 300, deaths: 2 };
 
 /// The longest load of one round: then what is late is still within the grace that is meant for it.
 const LOAD_MAX: Duration = Duration::from_secs(45);

@@ -58,6 +58,7 @@ impl PostgresProxy {
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                    super::proxy::at_once(&client, &server);
                     tokio::spawn(connection(client, server, Arc::clone(&trap)));
                 }
             }

@@ -11,7 +11,7 @@ use local::{
 const SEED: u64 = 1;
 
 /// Hundreds of actions, and one death of both stores.
-const SIZE: Size = Size { writes: 60, deaths: 1 };
+const SIZE: Size = Size { writes: 120, deaths: 1 };
 
 /// What is drawn is done at most for so long: a busy machine does less of it, and not longer.
 const LOAD_MAX: Duration = Duration::from_secs(25);
@@ -22,6 +22,7 @@ async fn whatever_goes_wrong_in_whichever_order_readers_see_what_is_active_and_n
     let soak = Soak::start().await;
     let round = soak.round(seed, SIZE, LOAD_MAX).await;
     println!("{round}");
+    std::fs::write("/tmp/soak-history.txt", &round.history).unwrap();
     assert!(
         round.violations.is_empty(),
         "{}\n\n{}\n\nAgain: SCHEDULE_SEED={seed} cargo test --package local --test it schedules",

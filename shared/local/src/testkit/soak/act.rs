@@ -12,7 +12,7 @@ use super::{
     plan::{Action, PROCESSES, SHELVES},
     record::{Acknowledged, Record, Request},
     text::Text,
-    world::{DUE, EXPIRE, World},
+    world::{DUE, EXPIRE, PATIENT, World},
 };
 use crate::testkit::Reply;
 
@@ -65,8 +65,8 @@ impl Actor {
             Action::Delete { slot, via } => self.delete(*slot, *via).await,
             Action::Retry { slot, via } => self.retry(*slot, *via).await,
             Action::Query { tenant, shelf, mode } => self.query(*tenant, *shelf, mode).await,
-            Action::Sweep { via } => {
-                let reply = self.call(*via, 0, "/sweep", None, &json!({})).await;
+            Action::Sweep => {
+                let reply = self.call(PATIENT, 0, "/sweep", None, &json!({})).await;
                 self.expect("sweep", reply.as_ref(), &[(200, ""), (409, "lease_lost")]);
             }
             Action::Verify { shelf, via } => {

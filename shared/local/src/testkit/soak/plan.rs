@@ -65,7 +65,7 @@ pub(super) enum Action {
     Retry { slot: usize, via: usize },
     /// A question over a knowledge base, or over all that the tenant may read.
     Query { tenant: usize, shelf: Option<usize>, mode: &'static str },
-    Sweep { via: usize },
+    Sweep,
     Verify { shelf: usize, via: usize },
     /// `kill -9`, and another process in its place; one that dies at a failpoint, when there is one.
     Kill { process: usize, next: Option<(&'static str, u32)> },
@@ -119,18 +119,18 @@ impl Plan {
             let steps = (0..size.writes).map(|_| step(&mut rng)).collect();
             actors.push(Actor { name: name.to_owned(), writer: false, steps });
         };
-        others("deleter", 300..=1_500, &|rng| {
+        others("deleter", 100..=1_000, &|rng| {
             let (slot, via) = (rng.usize(..SLOTS.len()), rng.usize(..PROCESSES));
             if rng.u8(..4) == 0 { Action::Retry { slot, via } } else { Action::Delete { slot, via } }
         });
-        others("sweeper", 100..=900, &|rng| match rng.u8(..5) {
+        others("sweeper", 50..=500, &|rng| match rng.u8(..5) {
             0 => Action::Verify { shelf: rng.usize(..SHELVES.len()), via: rng.usize(..PROCESSES) },
-            _ => Action::Sweep { via: rng.usize(..PROCESSES) },
+            _ => Action::Sweep,
         });
         for reader in 0..READERS {
-            others(&format!("reader {reader}"), 0..=40, &query);
+            others(&format!("reader {reader}"), 0..=80, &query);
         }
-        others("chaos", 50..=400, &|rng| chaos(rng, hasty));
+        others("chaos", 20..=250, &|rng| chaos(rng, hasty));
         Self { hasty, actors }
     }
 }
@@ -179,17 +179,19 @@ fn query(rng: &mut Rng) -> Action {
 fn chaos(rng: &mut Rng, hasty: bool) -> Action {
     match rng.u8(..16) {
         0..=5 => {
-            let fault = match rng.u8(..7) {
+            let fault = match rng.u8(..8) {
                 0 => Fault::NotApplied,
                 1 => Fault::AppliedThenError,
                 2 => Fault::AppliedThenCut,
                 3 => Fault::AppliedTwice,
                 4 | 5 => Fault::Late,
+                // Longer than the quick process has.
+                6 => Fault::Slow(Duration::from_secs(rng.u64(2..6))),
                 _ => Fault::Throttled { retry_after_s: 1 },
             };
             let call = if rng.u8(..3) == 0 { Call::Delete } else { Call::Upsert };
             // All attempts of a request, or one of them.
-            Action::Fault { call, fault, times: if rng.u8(..4) == 0 { 8 } else { 1 } }
+            Action::Fault { call, fault, times: if rng.u8(..8) == 0 { 8 } else { 1 } }
         }
         6..=8 => Action::Deliver,
         9 | 10 => {

@@ -30,8 +30,12 @@ use crate::{
     },
 };
 
-/// Time of a request, and with it of a lease: soon over, and enough for the sweeper to begin something.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time of a request to each process, and with it of a lease. The first one has enough for the sweeper to begin something;
+/// the other one has so little that a slow answer of Qdrant ends it, and its client is told 202.
+const REQUEST_TIMEOUTS: [Duration; PROCESSES] = [Duration::from_secs(8), Duration::from_secs(3)];
+
+/// The process that has time.
+pub(super) const PATIENT: usize = 0;
 
 /// The stores' servers.
 #[derive(Debug)]
@@ -67,7 +71,6 @@ impl World {
         let place = Place::private(&servers.postgres, &servers.qdrant);
         let app = TestApp::at(place, |parts| {
             parts.embedder = Arc::new(HashEmbedder::default());
-            parts.config.limits.request_timeout = REQUEST_TIMEOUT;
         });
         app.pg().await.batch_execute(ledger::SCHEMA).await.expect("the ledger can be made");
         let users = vec![app.register("ann").await, app.register("bob").await];
@@ -111,7 +114,9 @@ impl World {
         if let Some(function) = function.take() {
             function.kill().await;
         }
-        let fresh = Function::launch(&self.config, arguments).await;
+        let mut config = self.config.clone();
+        config.limits.request_timeout = REQUEST_TIMEOUTS.get(process).copied().expect("a process");
+        let fresh = Function::launch(&config, arguments).await;
         let callers = self.users.iter().map(|user| fresh.client(&self.with_token(user))).collect();
         if let Some(place) = self.callers().get_mut(process) {
             *place = callers;
