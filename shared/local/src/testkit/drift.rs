@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{HashEmbedder, Place, TestApp, TestUser, function::Function, private_postgres, private_qdrant};
 
 /// Of the synthetic vectors: none of the audit's work depends on it.
-const DIMENSION: usize = 8;
+pub const DIMENSION: usize = 8;
 
 /// Chunks of one document.
 const CHUNKS: u32 = 1_000;
@@ -86,16 +86,26 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
         };
     });
     let user = app.register("ann").await;
-    say("PostgreSQL is being filled");
-    fill_postgres(&app, user.knowledge_base, points).await;
-    say("Qdrant is being filled");
-    let ids = fill_qdrant(&app, user.knowledge_base, &say).await;
+    let ids = fill(&app, user.knowledge_base, points, &say).await;
     say("the audit without drift");
     let mut measured = vec![audit(&app, &user).await];
     plant(&app, user.knowledge_base, &ids).await;
     say("the audit with drift");
     measured.push(audit(&app, &user).await);
     measured
+}
+
+/// Fills both stores with so many chunks, and returns their ids. Its vectors must have [`DIMENSION`] components.
+pub async fn fill(
+    app: &TestApp,
+    knowledge_base: KnowledgeBaseId,
+    points: u32,
+    say: impl Fn(&str),
+) -> Vec<ChunkId> {
+    say("PostgreSQL is being filled");
+    fill_postgres(app, knowledge_base, points).await;
+    say("Qdrant is being filled");
+    fill_qdrant(app, knowledge_base, say).await
 }
 
 async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32) {
@@ -121,7 +131,7 @@ async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u
     app.pg().await.batch_execute(&statements).await.expect("PostgreSQL takes the rows");
 }
 
-async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: &impl Fn(&str)) -> Vec<ChunkId> {
+async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl Fn(&str)) -> Vec<ChunkId> {
     let deadline = || Deadline::after(INVOCATION);
     app.app.index.ensure(deadline()).await.expect("the collection can be made");
     let pg = app.pg().await;

@@ -10,6 +10,7 @@
 mod accounts;
 mod answers;
 mod audit;
+mod audit_pages;
 mod budgets;
 mod consistency;
 mod crash;

@@ -22,7 +22,6 @@ async fn whatever_goes_wrong_in_whichever_order_readers_see_what_is_active_and_n
     let soak = Soak::start().await;
     let round = soak.round(seed, SIZE, LOAD_MAX).await;
     println!("{round}");
-    std::fs::write("/tmp/soak-history.txt", &round.history).unwrap();
     assert!(
         round.violations.is_empty(),
         "{}\n\n{}\n\nAgain: SCHEDULE_SEED={seed} cargo test --package local --test it schedules",
