@@ -185,7 +185,7 @@ async fn execute(db: &Db, statements: String) -> Result<(), DbError> {
 /// All leases run out, whoever holds them.
 pub(super) const EXPIRE: &str = "
     UPDATE idempotency_keys SET lease_expires_at = now() WHERE response_status IS NULL;
-    UPDATE document_revisions SET lease_expires_at = now(), next_attempt_at = now()
+    UPDATE document_revisions SET lease_expires_at = LEAST(lease_expires_at, now()), next_attempt_at = now()
         WHERE state IN ('claimed', 'staged');
     UPDATE audits SET lease_expires_at = now() WHERE finished_at IS NULL";
 
