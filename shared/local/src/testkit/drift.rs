@@ -72,9 +72,10 @@ fn mib(kib: u64) -> f64 {
 /// Fills private stores with so many points, audits them in a process of its own, plants drift, and audits them again in
 /// another one. `say` hears how far it is.
 pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
-    let (postgres, qdrant) = tokio::task::spawn_blocking(|| (private_postgres(), private_qdrant())).await.expect("stores");
+    let (postgres, qdrant) =
+        tokio::task::spawn_blocking(|| (private_postgres(), private_qdrant())).await.expect("stores");
     let app = TestApp::at(Place::private(&postgres, &qdrant), |parts| {
-        parts.embedder = std::sync::Arc::new(HashEmbedder::with_dimension(DIMENSION));
+        parts.embedder = std::sync::Arc::new(HashEmbedder::of("hash", DIMENSION));
         parts.config.database.transaction_timeout = INVOCATION;
         parts.config.limits.request_timeout = INVOCATION;
         // The function's process takes the dimension from here, and asks no endpoint.
@@ -96,12 +97,7 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
 }
 
 /// Fills both stores with so many chunks, and returns their ids. Its vectors must have [`DIMENSION`] components.
-pub async fn fill(
-    app: &TestApp,
-    knowledge_base: KnowledgeBaseId,
-    points: u32,
-    say: impl Fn(&str),
-) -> Vec<ChunkId> {
+pub async fn fill(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32, say: impl Fn(&str)) -> Vec<ChunkId> {
     say("PostgreSQL is being filled");
     fill_postgres(app, knowledge_base, points).await;
     say("Qdrant is being filled");
@@ -173,7 +169,9 @@ async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, ids: &[ChunkId]) 
 async fn audit(app: &TestApp, user: &TestUser) -> Measured {
     let pg = app.pg().await;
     // The last one was a while ago.
-    pg.execute("UPDATE audits SET finished_at = finished_at - interval '1 day'", &[]).await.expect("PostgreSQL answers");
+    pg.execute("UPDATE audits SET finished_at = finished_at - interval '1 day'", &[])
+        .await
+        .expect("PostgreSQL answers");
     let mut config = Config::clone(&app.app.config);
     config.database.url = app.database_url().clone();
     let function = Function::launch(&config, &[]).await;

@@ -86,15 +86,15 @@ const DIMENSION: usize = 256;
 
 impl Default for HashEmbedder {
     fn default() -> Self {
-        Self::with_dimension(DIMENSION)
+        Self { space: Space { model: "hash".to_owned(), dimension: DIMENSION } }
     }
 }
 
 impl HashEmbedder {
-    /// One with vectors of so many components, where it does not matter that many words meet in each.
+    /// Another space than the default one.
     #[must_use]
-    pub fn with_dimension(dimension: usize) -> Self {
-        Self { space: Space { model: "hash".to_owned(), dimension } }
+    pub fn of(model: &str, dimension: usize) -> Self {
+        Self { space: Space { model: model.to_owned(), dimension } }
     }
 
     fn embed(&self, text: &str) -> Vec<f32> {

@@ -80,7 +80,7 @@ async fn ten_times_the_points_are_ten_times_the_pages_and_no_larger_ones() {
     for points in [2_000, 20_000] {
         let (pages, others) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let app = TestApp::with(|parts| {
-            parts.embedder = Arc::new(HashEmbedder::with_dimension(drift::DIMENSION));
+            parts.embedder = Arc::new(HashEmbedder::of("hash", drift::DIMENSION));
             let (inner, pages, others) = (parts.qdrant_index(), pages.clone(), others.clone());
             parts.index = Some(Arc::new(Noted { inner, pages, others }));
         })

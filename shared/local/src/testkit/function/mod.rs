@@ -21,8 +21,16 @@ use axum::{Router, extract::State, routing::post};
 
 use ingest::SweeperEvent;
 use shared::{
-    App, config::{Config, EmbeddingConfig}, db::Db, deadline::Deadline, embed::Embedder, http::Json, problem::Problem,
-    secrets::SecretsManager, tokens::Verifier, vectors::qdrant::QdrantIndex,
+    App,
+    config::{Config, EmbeddingConfig},
+    db::Db,
+    deadline::Deadline,
+    embed::Embedder,
+    http::Json,
+    problem::Problem,
+    secrets::SecretsManager,
+    tokens::Verifier,
+    vectors::qdrant::QdrantIndex,
 };
 
 pub use self::process::{Caller, Function};
@@ -92,7 +100,7 @@ async fn sweep(State(app): State<App>) -> Result<Json<ingest::Done>, Problem> {
 fn app(config: Config) -> Result<App, Failure> {
     // An endpoint tells the dimension, and is not asked.
     let embedder: Arc<dyn Embedder> = Arc::new(match config.embedding {
-        EmbeddingConfig::Http { dimension, .. } => HashEmbedder::with_dimension(dimension),
+        EmbeddingConfig::Http { dimension, .. } => HashEmbedder::of("hash", dimension),
         EmbeddingConfig::MiniLm { .. } => HashEmbedder::default(),
     });
     let index = QdrantIndex::new(&config.qdrant, embedder.space());

@@ -149,10 +149,16 @@ impl Actor {
         };
         let (status, code) = (reply.status.as_u16(), code(&reply).to_owned());
         let answer = match status {
-            200..=202 => format!("{} revision {} {}", reply.json["id"], reply.json["revision"], reply.json["ingestion"]["revision"]),
+            200..=202 => format!(
+                "{} revision {} {}",
+                reply.json["id"], reply.json["revision"], reply.json["ingestion"]["revision"]
+            ),
             _ => code.clone(),
         };
-        self.record.note(&self.name, &format!("{what} via {}: {status} {answer} {}", via % PROCESSES, reply.header("idempotency-replayed")));
+        self.record.note(
+            &self.name,
+            &format!("{what} via {}: {status} {answer} {}", via % PROCESSES, reply.header("idempotency-replayed")),
+        );
         match (status, code.as_str()) {
             (200 | 201, _) => {
                 self.acknowledged(&reply, Some(&content_hash), true);
@@ -173,7 +179,8 @@ impl Actor {
             }
             (409, "document_busy" | "idempotency_key_in_flight" | "lease_lost") | (503, _) => Told::Again,
             _ => {
-                self.record.violation(&self.name, &format!("P3: an answer that nothing explains: {status} {}", reply.json));
+                self.record
+                    .violation(&self.name, &format!("P3: an answer that nothing explains: {status} {}", reply.json));
                 Told::LastWord
             }
         }
@@ -197,15 +204,17 @@ impl Actor {
         let document = shown["id"].as_str().and_then(|id| id.parse::<DocumentId>().ok());
         let refused = said.0 == 409;
         let gone = match document {
-            Some(document) => ledger::read(&self.world.app.app.db).await.ok().map(|entries| {
-                entries.iter().any(|entry| entry.document == document && entry.revision.is_none())
-            }),
+            Some(document) => ledger::read(&self.world.app.app.db)
+                .await
+                .ok()
+                .map(|entries| entries.iter().any(|entry| entry.document == document && entry.revision.is_none())),
             // A refusal is made anew when its document is gone, with another request's id.
             None => Some(before.0 == 409),
         };
         if !refused || gone == Some(false) {
             let (was, is) = (String::from_utf8_lossy(&before.1), String::from_utf8_lossy(&said.1));
-            self.record.violation(&self.name, &format!("P3: {key} was told {} {was}, and then {} {is}", before.0, said.0));
+            self.record
+                .violation(&self.name, &format!("P3: {key} was told {} {was}, and then {} {is}", before.0, said.0));
         }
     }
 
@@ -264,7 +273,10 @@ impl Actor {
         let world = &self.world;
         let scope: Vec<_> = match shelf {
             Some(shelf) => vec![world.shelf(shelf)],
-            None => (0..SHELVES.len()).filter(|shelf| SHELVES.get(*shelf) == Some(&tenant)).map(|n| world.shelf(n)).collect(),
+            None => (0..SHELVES.len())
+                .filter(|shelf| SHELVES.get(*shelf) == Some(&tenant))
+                .map(|n| world.shelf(n))
+                .collect(),
         };
         let mut question = json!({
             "query": "What does the edition of the notes say in this paragraph?", "k": HITS_MAX, "mode": mode, "debug": true,
@@ -291,7 +303,8 @@ impl Actor {
         }
         for wrong in witness.judge(&reply.json) {
             let ledger: Vec<_> = after.iter().rev().take(8).collect();
-            self.record.violation(&self.name, &format!("{wrong}\n{}\nthe ledger's end: {ledger:?}", reply.json["debug"]));
+            self.record
+                .violation(&self.name, &format!("{wrong}\n{}\nthe ledger's end: {ledger:?}", reply.json["debug"]));
         }
     }
 
@@ -323,7 +336,8 @@ impl Actor {
         let Some(reply) = reply else { return 0 };
         let (status, code) = (reply.status.as_u16(), code(reply));
         if status != 503 && !expected.contains(&(status, code)) {
-            self.record.violation(&self.name, &format!("{what}: an answer that nothing explains: {status} {}", reply.json));
+            self.record
+                .violation(&self.name, &format!("{what}: an answer that nothing explains: {status} {}", reply.json));
         }
         if what == "sweep" || what == "verify" {
             self.record.count(format!("{what} {status}"));

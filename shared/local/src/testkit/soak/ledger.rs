@@ -21,7 +21,8 @@ CREATE TABLE soak_ledger (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     document_id uuid NOT NULL, knowledge_base_id uuid NOT NULL, revision integer, content_hash bytea
 );
-CREATE FUNCTION soak_note() RETURNS trigger LANGUAGE plpgsql AS $$
+GRANT SELECT ON soak_ledger TO PUBLIC;
+CREATE FUNCTION soak_note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         INSERT INTO soak_ledger (document_id, knowledge_base_id) VALUES (OLD.id, OLD.knowledge_base_id);
@@ -160,7 +161,9 @@ impl Witness<'_> {
         };
         let Some(entry) = possible.iter().find(|entry| entry.revision.map(i64::from) == Some(revision)) else {
             let possible: Vec<_> = possible.iter().map(|entry| entry.revision).collect();
-            wrong.push(format!("P1: {document} is seen in revision {revision}, which was not active; {possible:?} were"));
+            wrong.push(format!(
+                "P1: {document} is seen in revision {revision}, which was not active; {possible:?} were"
+            ));
             return;
         };
         let Some(text) = entry.content_hash.as_deref().and_then(|hash| self.texts.get(hash)) else {
@@ -184,7 +187,7 @@ impl Witness<'_> {
         ranges.sort_by_key(|range| range.start);
         let mut end = 0;
         let mut gaps = 0;
-        for range in ranges.into_iter().chain([text.len()..text.len()]) {
+        for range in ranges.into_iter().chain(std::iter::once(text.len()..text.len())) {
             let between = text.get(end..range.start);
             gaps += usize::from(between.is_none_or(|between| !between.trim().is_empty()));
             end = range.end;
@@ -232,7 +235,7 @@ mod tests {
         fn hit(&self, revision: i32, start: usize, end: usize) -> Value {
             let text = if revision == 1 { FIRST } else { SECOND };
             json!({
-                "text": &text[start..end],
+                "text": text.get(start..end),
                 "byte_range": { "start": start, "end": end },
                 "document": {
                     "id": self.document, "knowledge_base": self.knowledge_base, "revision": revision,

@@ -7,6 +7,8 @@
 //!
 //! The same seed draws the same actions, word for word. In which order those of different actors meet is the machine's to
 //! decide, and can not be replayed. There are few actors and few documents, so that what failed once usually fails again.
+#![allow(clippy::indexing_slicing, reason = "answers in JSON: what is not there is null")]
+#![allow(clippy::similar_names, reason = "a shelf is nothing like self")]
 
 mod act;
 mod ledger;
@@ -109,8 +111,8 @@ impl Soak {
                 let mut steps = 0;
                 // Who does not write goes on until the writers have ended.
                 let count = if actor.writer { actor.steps.len() } else { usize::MAX };
-                for nth in 0..count {
-                    let Some(step) = actor.steps.get(nth % actor.steps.len()).cloned() else { break };
+                for turn in 0..count {
+                    let Some(step) = actor.steps.get(turn % actor.steps.len()).cloned() else { break };
                     if stop.load(Ordering::Relaxed) || !it.record.violations().is_empty() {
                         break;
                     }

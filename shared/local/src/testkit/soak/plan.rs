@@ -58,21 +58,52 @@ pub(super) struct Step {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Action {
     /// Sends a document, again and again if there is no last word, and gives up after so many attempts.
-    Write { text: Text, key: Option<String>, via: usize, attempts: u32 },
+    Write {
+        text: Text,
+        key: Option<String>,
+        via: usize,
+        attempts: u32,
+    },
     /// Sends a request again that was sent under this key.
-    Again { key: String, via: usize },
-    Delete { slot: usize, via: usize },
-    Retry { slot: usize, via: usize },
+    Again {
+        key: String,
+        via: usize,
+    },
+    Delete {
+        slot: usize,
+        via: usize,
+    },
+    Retry {
+        slot: usize,
+        via: usize,
+    },
     /// A question over a knowledge base, or over all that the tenant may read.
-    Query { tenant: usize, shelf: Option<usize>, mode: &'static str },
+    Query {
+        tenant: usize,
+        shelf: Option<usize>,
+        mode: &'static str,
+    },
     Sweep,
-    Verify { shelf: usize, via: usize },
+    Verify {
+        shelf: usize,
+        via: usize,
+    },
     /// `kill -9`, and another process in its place; one that dies at a failpoint, when there is one.
-    Kill { process: usize, next: Option<(&'static str, u32)> },
-    Fault { call: Call, fault: Fault, times: usize },
+    Kill {
+        process: usize,
+        next: Option<(&'static str, u32)>,
+    },
+    Fault {
+        call: Call,
+        fault: Fault,
+        times: usize,
+    },
     /// What is late arrives.
     Deliver,
-    Cut { statement: &'static str, cut: Cut },
+    Cut {
+        statement: &'static str,
+        cut: Cut,
+    },
     /// All leases run out, also under those who live on.
     Expire,
     /// All retired points are due.

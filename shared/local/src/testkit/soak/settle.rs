@@ -180,7 +180,10 @@ impl Actor {
         let pg = app.pg().await;
         for (what, statement) in [
             ("retired points are left", "SELECT count(*) FROM retired_points"),
-            ("revisions are unfinished", "SELECT count(*) FROM document_revisions WHERE state IN ('claimed', 'staged')"),
+            (
+                "revisions are unfinished",
+                "SELECT count(*) FROM document_revisions WHERE state IN ('claimed', 'staged')",
+            ),
             (
                 "chunks stand nowhere",
                 "SELECT count(*) FROM chunk_metadata c WHERE NOT EXISTS (SELECT FROM chunk_positions p
@@ -199,17 +202,18 @@ impl Actor {
         let points: BTreeSet<ChunkId> = app.all_points().await.into_iter().map(|(id, _)| id).collect();
         if chunks != points {
             let (lost, dead) = (chunks.difference(&points).count(), points.difference(&chunks).count());
-            self.record.violation(&self.name, &format!("P5: {lost} chunks without a point, {dead} points without a chunk"));
+            self.record
+                .violation(&self.name, &format!("P5: {lost} chunks without a point, {dead} points without a chunk"));
         }
         let rows = pg.query("SELECT id, active_revision FROM documents", &[]).await.expect("PostgreSQL answers");
         for row in rows {
             let (id, active): (uuid::Uuid, Option<i32>) = (row.get(0), row.get(1));
             let last = entries.iter().rfind(|entry| entry.document.0 == id).and_then(|entry| entry.revision);
             if last != active {
-                self.record.violation(&self.name, &format!("{id} has the revision {active:?}, and {last:?} became active"));
+                self.record
+                    .violation(&self.name, &format!("{id} has the revision {active:?}, and {last:?} became active"));
             }
         }
         self.record.note(&self.name, &format!("{} chunks, {} points", chunks.len(), points.len()));
     }
 }
-

@@ -7,8 +7,8 @@ use std::{
 };
 
 use http::Method;
-use serde_json::json;
 use secrecy::ExposeSecret;
+use serde_json::json;
 use shared::{
     config::Config,
     db::{Db, DbError},
@@ -66,7 +66,8 @@ pub(super) struct World {
 impl World {
     /// Private stores, empty but for the tenants.
     pub(super) async fn start() -> Self {
-        let servers = tokio::task::spawn_blocking(|| Servers { postgres: private_postgres(), qdrant: private_qdrant() });
+        let servers =
+            tokio::task::spawn_blocking(|| Servers { postgres: private_postgres(), qdrant: private_qdrant() });
         let servers = servers.await.expect("the stores start");
         let place = Place::private(&servers.postgres, &servers.qdrant);
         let app = TestApp::at(place, |parts| {
@@ -195,4 +196,3 @@ pub(super) const DUE: &str = "UPDATE retired_points SET due_at = now()";
 /// Whoever has not come again for what only the client can go on with, never will.
 pub(super) const ABANDON: &str =
     "UPDATE document_revisions SET lease_expires_at = now() - interval '1 day' WHERE state = 'claimed'";
-
