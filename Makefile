@@ -35,6 +35,11 @@ run: setup ## Run the whole stack on this machine (PORT=8080)
 	@cargo build --package local --bin lockstep
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" up
 
+.PHONY: reindex
+reindex: setup ## Build Qdrant's collection anew from PostgreSQL, while the stack runs or not (ARGS=--next, --status, ...)
+	@cargo build --package local --bin lockstep
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" reindex $(ARGS)
+
 .PHONY: test
 test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace
@@ -49,6 +54,10 @@ soak: setup ## Try random schedules with faults and killed stores (MINUTES=20, S
 bench-audit: setup ## Measure the drift audit's memory (POINTS=1000000)
 	@cargo build --package local --bins
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
+
+.PHONY: fuzz
+fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
+	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture
 
 .PHONY: lint
 lint: tools ## Check format and lints, in both workspaces

@@ -6,7 +6,7 @@ use crate::{
     config::{Config, ConfigError, EmbeddingConfig},
     db::Db,
     deadline::Deadline,
-    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm},
+    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm, Space},
     retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
@@ -26,8 +26,19 @@ pub struct App {
     pub index_retries: RetryBudget,
     /// Text to vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// The other model, while one takes the other's place: its space is written too, and never searched.
+    pub next: Option<Model>,
     /// Checks access tokens.
     pub verifier: Verifier,
+}
+
+/// A model, and the index of its space.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Text to vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Its space's alias.
+    pub index: Arc<dyn VectorIndex>,
 }
 
 impl App {
@@ -37,14 +48,29 @@ impl App {
     /// When the configuration does not hold.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let embedder = embedder(&config.embedding)?;
+        let next = config.embedding_next.as_ref().map(|next| Model::new(next, &config)).transpose()?;
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
-            index_retries: RetryBudget::default(),
+            index_retries: RetryBudget::new("qdrant"),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
+            next,
             config: Arc::new(config),
         })
+    }
+
+    /// The model that queries use, and the space that they search.
+    #[must_use]
+    pub fn model(&self) -> Model {
+        Model { embedder: Arc::clone(&self.embedder), index: Arc::clone(&self.index) }
+    }
+
+    /// The model that fills `space`, if this function has it.
+    #[must_use]
+    pub fn model_of(&self, space: &Space) -> Option<Model> {
+        let next = self.next.clone().filter(|next| next.embedder.space() == space);
+        (self.embedder.space() == space).then(|| self.model()).or(next)
     }
 
     /// The same app, for work that must end by `deadline`: its calls to PostgreSQL do. Calls to Qdrant and the embedder
@@ -52,6 +78,13 @@ impl App {
     #[must_use]
     pub fn until(&self, deadline: Deadline) -> Self {
         Self { db: self.db.until(deadline), ..self.clone() }
+    }
+}
+
+impl Model {
+    fn new(embedding: &EmbeddingConfig, config: &Config) -> Result<Self, ConfigError> {
+        let embedder = embedder(embedding)?;
+        Ok(Self { index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?), embedder })
     }
 }
 

@@ -1,10 +1,10 @@
 //! The one file that reads the environment.
 
-use std::{env, error::Error, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, error::Error, num::NonZero, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::secrets::{SecretError, SecretSource};
+use crate::secrets::{Entry, SecretError, SecretSource};
 
 /// The largest request body that arrives: Lambda refuses synchronous payloads above 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
@@ -22,12 +22,16 @@ pub struct Config {
     pub qdrant: QdrantConfig,
     /// What turns text into vectors.
     pub embedding: EmbeddingConfig,
+    /// The same of the other model, while one takes the other's place.
+    pub embedding_next: Option<EmbeddingConfig>,
     /// Access tokens.
     pub tokens: TokenConfig,
     /// What makes answers of passages. Only `query` reads it.
     pub answers: AnswersConfig,
     /// Limits on requests.
     pub limits: Limits,
+    /// How documents are read.
+    pub extraction: ExtractionConfig,
 }
 
 /// Where PostgreSQL is, and how long to wait for it.
@@ -166,8 +170,13 @@ pub struct TokenConfig {
     pub access_ttl: Duration,
     /// The public keys, as a JSON Web Key Set (RFC 7517). All functions need them.
     pub jwks: String,
-    /// The private signing key, as PEM. Only `auth` may have it.
+    /// The entry that the key set was read from, if it was one: then it is read again when it may have changed.
+    pub jwks_entry: Option<Entry>,
+    /// The private signing keys: one as PEM, or several with the time from which each signs (see `auth::signer`). Only
+    /// `auth` may have them.
     pub signing_key: Option<SecretString>,
+    /// The entry that these were read from, likewise.
+    pub signing_key_entry: Option<Entry>,
 }
 
 /// Limits on requests.
@@ -177,6 +186,57 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// How long a request may take where the runtime gives no deadline of its own.
     pub request_timeout: Duration,
+}
+
+/// How documents are read: in a process of its own for each, with these limits.
+#[derive(Clone, Debug)]
+pub struct ExtractionConfig {
+    /// The program that reads a document when it is told so; `None` stands for the running one.
+    pub program: Option<PathBuf>,
+    /// Bytes of a document.
+    pub input_bytes_max: usize,
+    /// Bytes of the text that is read from one.
+    pub text_bytes_max: usize,
+    /// Pages, slides or sheets of one.
+    pub pages_max: usize,
+    /// Address space of the process, in bytes. macOS does not enforce it.
+    pub memory_bytes_max: u64,
+    /// Time of the processor, in whole seconds.
+    pub cpu_s_max: u64,
+    /// Time by the clock.
+    pub timeout: Duration,
+}
+
+impl Default for ExtractionConfig {
+    fn default() -> Self {
+        Self {
+            program: None,
+            input_bytes_max: 100 << 20,
+            // Thirty novels.
+            text_bytes_max: 32 << 20,
+            pages_max: 10_000,
+            // Parsers map fonts and images whole; a document that needs more is one in a great many.
+            memory_bytes_max: 512 << 20,
+            cpu_s_max: 10,
+            // Where a function has a part of a processor, its time is longer by the clock.
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl ExtractionConfig {
+    fn from_env() -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        Ok(Self {
+            program: parsed("EXTRACT_BIN")?,
+            input_bytes_max: parsed("EXTRACT_INPUT_BYTES_MAX")?.unwrap_or(defaults.input_bytes_max),
+            text_bytes_max: parsed("EXTRACT_TEXT_BYTES_MAX")?.unwrap_or(defaults.text_bytes_max),
+            pages_max: parsed("EXTRACT_PAGES_MAX")?.unwrap_or(defaults.pages_max),
+            memory_bytes_max: parsed("EXTRACT_MEMORY_BYTES_MAX")?.unwrap_or(defaults.memory_bytes_max),
+            cpu_s_max: parsed("EXTRACT_CPU_S_MAX")?.unwrap_or(defaults.cpu_s_max),
+            timeout: parsed("EXTRACT_TIMEOUT_MS")?.map_or(defaults.timeout, Duration::from_millis),
+        })
+    }
 }
 
 impl Default for Limits {
@@ -216,7 +276,7 @@ impl Config {
     ///
     /// # Errors
     /// When a variable that is needed is missing, or one has a value that it does not take.
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let mut database = DatabaseConfig::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
         database.ca_file = parsed("DATABASE_CA_FILE")?;
         database.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(database.pool_max);
@@ -228,12 +288,14 @@ impl Config {
             database,
             qdrant,
             embedding: EmbeddingConfig::from_env(secrets).await?,
+            embedding_next: EmbeddingConfig::next_from_env(secrets).await?,
             tokens: TokenConfig::from_env(secrets).await?,
             answers: AnswersConfig::from_env(secrets).await?,
             limits: Limits {
                 body_bytes_max: parsed("BODY_BYTES_MAX")?.unwrap_or(defaults.body_bytes_max),
                 request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),
             },
+            extraction: ExtractionConfig::from_env()?,
         })
     }
 }
@@ -243,7 +305,7 @@ impl EmbeddingConfig {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         if let Some(base_url) = text("EMBEDDING_URL")? {
             return Ok(Self::Http {
                 base_url,
@@ -252,11 +314,26 @@ impl EmbeddingConfig {
                 api_key: secret("EMBEDDING_API_KEY", secrets).await?,
             });
         }
-        let threads = match parsed("EMBEDDING_THREADS")? {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
-        };
-        Ok(Self::MiniLm { dir: parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into()), threads })
+        let dir = parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into());
+        Ok(Self::MiniLm { dir, threads: threads()? })
+    }
+
+    /// Reads the environment for the other model of a transition: `EMBEDDING_NEXT_URL` with the others as above, or
+    /// `EMBEDDING_NEXT_MODEL_DIR`. `None`: there is no transition.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub async fn next_from_env(secrets: &Arc<dyn SecretSource>) -> Result<Option<Self>, ConfigError> {
+        if let Some(base_url) = text("EMBEDDING_NEXT_URL")? {
+            return Ok(Some(Self::Http {
+                base_url,
+                model: required("EMBEDDING_NEXT_MODEL", text("EMBEDDING_NEXT_MODEL")?)?,
+                dimension: required("EMBEDDING_NEXT_DIMENSION", parsed("EMBEDDING_NEXT_DIMENSION")?)?,
+                api_key: secret("EMBEDDING_NEXT_API_KEY", secrets).await?,
+            }));
+        }
+        let dir = parsed("EMBEDDING_NEXT_MODEL_DIR")?;
+        dir.map(|dir| Ok(Self::MiniLm { dir, threads: threads()? })).transpose()
     }
 }
 
@@ -266,7 +343,7 @@ impl AnswersConfig {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let defaults = Self::default();
         let llm = match (text("LLM_URL")?, text("LLM_BEDROCK_MODEL")?) {
             (Some(base_url), _) => Some(LlmConfig::OpenAi {
@@ -292,7 +369,7 @@ impl AnswersConfig {
 }
 
 impl TokenConfig {
-    async fn from_env(secrets: &dyn SecretSource) -> Result<Self, ConfigError> {
+    async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let jwks = required("TOKEN_JWKS", secret("TOKEN_JWKS", secrets).await?)?;
         Ok(Self {
             issuer: required("TOKEN_ISSUER", text("TOKEN_ISSUER")?)?,
@@ -300,7 +377,9 @@ impl TokenConfig {
             // Short, because an access token can not be called back.
             access_ttl: Duration::from_secs(parsed("TOKEN_ACCESS_TTL_S")?.unwrap_or(15 * 60)),
             jwks: jwks.expose_secret().to_owned(),
+            jwks_entry: entry("TOKEN_JWKS", secrets)?,
             signing_key: secret("TOKEN_SIGNING_KEY", secrets).await?,
+            signing_key_entry: entry("TOKEN_SIGNING_KEY", secrets)?,
         })
     }
 }
@@ -312,6 +391,8 @@ pub struct LogConfig {
     pub filter: String,
     /// One JSON object a line, as `CloudWatch` Logs Insights reads it, instead of text for people.
     pub json: bool,
+    /// The Lambda function that this is, if it is one.
+    pub function: Option<String>,
 }
 
 impl LogConfig {
@@ -324,6 +405,7 @@ impl LogConfig {
         Self {
             filter: set("RUST_LOG").or_else(|| set("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".to_owned()),
             json: set("AWS_LAMBDA_FUNCTION_NAME").is_some(),
+            function: set("AWS_LAMBDA_FUNCTION_NAME"),
         }
     }
 }
@@ -361,6 +443,11 @@ impl ConfigError {
     }
 }
 
+fn threads() -> Result<NonZero<usize>, ConfigError> {
+    let all = || std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    Ok(parsed("EMBEDDING_THREADS")?.unwrap_or_else(all))
+}
+
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, ConfigError> {
     value.ok_or(ConfigError::Missing(name))
 }
@@ -382,20 +469,30 @@ where
     text(name)?.map(|value| value.parse().map_err(|error: T::Err| ConfigError::invalid(name, error))).transpose()
 }
 
-async fn secret(name: &'static str, secrets: &dyn SecretSource) -> Result<Option<SecretString>, ConfigError> {
+async fn secret(name: &'static str, secrets: &Arc<dyn SecretSource>) -> Result<Option<SecretString>, ConfigError> {
     if let Some(value) = text(name)? {
         return Ok(Some(value.into()));
     }
-    let variable = |suffix: &str| match env::var(format!("{name}{suffix}")) {
-        Ok(value) if !value.is_empty() => Some(value),
-        _ => None,
-    };
-    if let Some(file) = variable("_FILE") {
+    if let Some(file) = variable(name, "_FILE") {
         let value = std::fs::read_to_string(file).map_err(|error| ConfigError::invalid(name, error))?;
         return Ok(Some(value.trim_end().into()));
     }
-    match variable("_ARN") {
-        Some(arn) => secrets.get(&arn).await.map(Some).map_err(|source| ConfigError::Secret { name, source }),
+    match entry(name, secrets)? {
+        Some(entry) => {
+            entry.secrets.get(&entry.id).await.map(Some).map_err(|source| ConfigError::Secret { name, source })
+        }
         None => Ok(None),
     }
+}
+
+/// The entry that the secret `name` is read from; `None` when it is given in another way.
+fn entry(name: &'static str, secrets: &Arc<dyn SecretSource>) -> Result<Option<Entry>, ConfigError> {
+    if text(name)?.is_some() || variable(name, "_FILE").is_some() {
+        return Ok(None);
+    }
+    Ok(variable(name, "_ARN").map(|id| Entry { secrets: Arc::clone(secrets), id }))
+}
+
+fn variable(name: &'static str, suffix: &str) -> Option<String> {
+    env::var(format!("{name}{suffix}")).ok().filter(|value| !value.is_empty())
 }

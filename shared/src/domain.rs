@@ -46,6 +46,14 @@ id!(
     KnowledgeBaseId
 );
 id!(
+    /// An API key.
+    ApiKeyId
+);
+id!(
+    /// An invitation into a knowledge base.
+    InvitationId
+);
+id!(
     /// A document, through all its revisions.
     DocumentId
 );

@@ -4,6 +4,7 @@
 //! `qdrant_client`, only [`db`] opens connections to PostgreSQL, only [`problem`] turns an error into a
 //! response, and [`domain`] does no I/O.
 
+pub mod api_keys;
 pub mod app;
 pub mod config;
 pub mod db;
@@ -13,6 +14,7 @@ pub mod domain;
 pub mod embed;
 pub mod http;
 pub mod knowledge_bases;
+pub mod metrics;
 pub mod problem;
 pub mod retry;
 pub mod secrets;

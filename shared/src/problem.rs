@@ -26,12 +26,28 @@ pub enum Code {
     EmptyDocument,
     /// A document whose structure passes a limit (nesting, attributes).
     DocumentTooComplex,
+    /// A document with pages and no text on them: pictures of a text.
+    ScannedDocument,
+    /// A document that is encrypted.
+    PasswordProtected,
+    /// A document that is damaged, or not what it was said to be.
+    MalformedDocument,
+    /// A document with more text than is kept.
+    TextTooLarge,
+    /// A document that takes too long to read.
+    ExtractionTimedOut,
+    /// A document that takes too much memory to read.
+    ExtractionOutOfMemory,
+    /// A document over which its parser breaks down.
+    ExtractionCrashed,
     /// No token or key, or one that does not hold.
     Unauthenticated,
     /// E-mail or password is wrong.
     InvalidCredentials,
     /// The caller may see the thing, but not do this with it.
     Forbidden,
+    /// The API key lacks the scope, or the route takes no API keys.
+    InsufficientScope,
     /// It does not exist, or it is somebody else's.
     NotFound,
     /// The route does not take this method.
@@ -50,6 +66,10 @@ pub enum Code {
     NotResumable,
     /// A personal knowledge base goes only with its account.
     PersonalKnowledgeBase,
+    /// There are as many of these as there may be.
+    LimitReached,
+    /// Nobody would be left who owns the knowledge base.
+    LastOwner,
     /// The document changed or went away after this request: it is not done, and never will be.
     Superseded,
     /// Somebody else took over this request's work, or the document went away meanwhile.
@@ -105,9 +125,19 @@ impl Code {
             | Self::ControlCharacter
             | Self::EmptyDocument
             | Self::DocumentTooComplex
+            | Self::ScannedDocument
+            | Self::PasswordProtected
+            | Self::MalformedDocument
+            | Self::TextTooLarge
+            | Self::ExtractionTimedOut
+            | Self::ExtractionOutOfMemory
+            | Self::ExtractionCrashed
             | Self::Unauthenticated
             | Self::InvalidCredentials
             | Self::Forbidden
+            | Self::InsufficientScope
+            | Self::LastOwner
+            | Self::LimitReached
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::EmailTaken
@@ -134,13 +164,41 @@ impl Code {
             }
             Self::EmptyDocument => ("empty_document", StatusCode::UNPROCESSABLE_ENTITY, "The document has no text"),
             Self::DocumentTooComplex => {
-                ("document_too_complex", StatusCode::UNPROCESSABLE_ENTITY, "The document is nested too deeply")
+                ("document_too_complex", StatusCode::UNPROCESSABLE_ENTITY, "The document is too complex")
+            }
+            Self::ScannedDocument => {
+                ("scanned_document", StatusCode::UNPROCESSABLE_ENTITY, "The document's pages have no text")
+            }
+            Self::PasswordProtected => {
+                ("password_protected", StatusCode::UNPROCESSABLE_ENTITY, "The document is protected by a password")
+            }
+            Self::MalformedDocument => {
+                ("malformed_document", StatusCode::UNPROCESSABLE_ENTITY, "The document is damaged")
+            }
+            Self::TextTooLarge => {
+                ("text_too_large", StatusCode::UNPROCESSABLE_ENTITY, "The document has too much text")
+            }
+            Self::ExtractionTimedOut => {
+                ("extraction_timed_out", StatusCode::UNPROCESSABLE_ENTITY, "The document takes too long to read")
+            }
+            Self::ExtractionOutOfMemory => (
+                "extraction_out_of_memory",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The document takes too much memory to read",
+            ),
+            Self::ExtractionCrashed => {
+                ("extraction_crashed", StatusCode::UNPROCESSABLE_ENTITY, "The document breaks its parser")
             }
             Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, "Authentication is required"),
             Self::InvalidCredentials => {
                 ("invalid_credentials", StatusCode::UNAUTHORIZED, "E-mail or password is wrong")
             }
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "This is not allowed to you"),
+            Self::InsufficientScope => {
+                ("insufficient_scope", StatusCode::FORBIDDEN, "The API key does not reach this far")
+            }
+            Self::LimitReached => ("limit_reached", StatusCode::CONFLICT, "There are as many as there may be"),
+            Self::LastOwner => ("last_owner", StatusCode::CONFLICT, "The knowledge base would have no owner"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The route does not take this method")

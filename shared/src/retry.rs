@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tower::retry::budget::{Budget, TpsBudget};
 
+use crate::metrics;
+
 /// How long a call counts for the budget.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -16,24 +18,31 @@ const PER_CALL: f32 = 0.2;
 
 /// The retries that one container may still make towards one dependency. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
-pub struct RetryBudget(Arc<TpsBudget>);
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self(Arc::new(TpsBudget::new(WINDOW, MIN_PER_S, PER_CALL)))
-    }
+pub struct RetryBudget {
+    dependency: &'static str,
+    budget: Arc<TpsBudget>,
 }
 
 impl RetryBudget {
+    /// The full budget for this dependency.
+    #[must_use]
+    pub fn new(dependency: &'static str) -> Self {
+        Self { dependency, budget: Arc::new(TpsBudget::new(WINDOW, MIN_PER_S, PER_CALL)) }
+    }
+
     /// Notes a call, which earns its part of a retry. Once for each call, however often it is made again.
     pub fn note_call(&self) {
-        self.0.deposit();
+        self.budget.deposit();
     }
 
     /// Takes one retry out of the budget; false when there is none left, and the call must fail as it is.
     #[must_use]
     pub fn take(&self) -> bool {
-        self.0.withdraw()
+        let taken = self.budget.withdraw();
+        if taken {
+            metrics::retry(self.dependency);
+        }
+        taken
     }
 }
 
@@ -61,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_dependency_that_always_fails_is_not_asked_again_for_every_call() {
-        let budget = RetryBudget::default();
+        let budget = RetryBudget::new("qdrant");
         let retries = (0..1_000).filter(|_| {
             budget.note_call();
             budget.take()

@@ -1,13 +1,23 @@
-//! Where secrets come from in the cloud.
+//! Where secrets come from in the cloud, and how a change of theirs is noticed.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::{Client, error::SdkError, operation::get_secret_value::GetSecretValueError};
-use secrecy::SecretString;
-use tokio::sync::OnceCell;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::Instant,
+};
+
+use crate::{config::ConfigError, problem::Causes};
 
 /// A store of secrets.
 #[async_trait]
-pub trait SecretSource: Send + Sync {
+pub trait SecretSource: Send + Sync + std::fmt::Debug {
     /// The secret's current value.
     ///
     /// # Errors
@@ -32,6 +42,14 @@ pub struct SecretsManager {
     client: OnceCell<Client>,
 }
 
+impl SecretsManager {
+    /// One for all of a process.
+    #[must_use]
+    pub fn shared() -> Arc<dyn SecretSource> {
+        Arc::new(Self::default())
+    }
+}
+
 #[async_trait]
 impl SecretSource for SecretsManager {
     async fn get(&self, id: &str) -> Result<SecretString, SecretError> {
@@ -46,5 +64,61 @@ impl SecretSource for SecretsManager {
             .await
             .map_err(|error| SecretError::Refused(Box::new(error)))?;
         answer.secret_string.map(SecretString::from).ok_or(SecretError::NotText)
+    }
+}
+
+/// How long a re-reading may take. What was read before is still there.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An entry of a store of secrets.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The store.
+    pub secrets: Arc<dyn SecretSource>,
+    /// The entry's id.
+    pub id: String,
+}
+
+/// What was made of a secret, and is made again when the secret may have changed: rotation needs no restart.
+#[derive(Debug)]
+pub struct Live<T> {
+    value: RwLock<Arc<T>>,
+    /// `None`: it can not change.
+    entry: Option<Entry>,
+    asked: Mutex<Instant>,
+}
+
+impl<T> Live<T> {
+    /// A value that was just made of the secret in `entry`.
+    #[must_use]
+    pub fn new(value: T, entry: Option<Entry>) -> Self {
+        Self { value: RwLock::new(Arc::new(value)), entry, asked: Mutex::new(Instant::now()) }
+    }
+
+    /// The value as it was last made.
+    #[must_use]
+    pub fn now(&self) -> Arc<T> {
+        Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The value, made anew by `make` when the secret was last asked for longer ago than `age`. A secret that can not be
+    /// read, or does not hold, leaves what was there: it is logged, and asked for again after `age`.
+    pub async fn within(&self, age: Duration, make: impl FnOnce(&str) -> Result<T, ConfigError>) -> Arc<T> {
+        let Some(entry) = &self.entry else { return self.now() };
+        // Held while the secret is read: who comes meanwhile waits, and finds it fresh.
+        let mut asked = self.asked.lock().await;
+        if asked.elapsed() < age {
+            return self.now();
+        }
+        *asked = Instant::now();
+        match tokio::time::timeout(READ_TIMEOUT, entry.secrets.get(&entry.id)).await {
+            Ok(Ok(secret)) => match make(secret.expose_secret()) {
+                Ok(value) => *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value),
+                Err(error) => tracing::error!(secret = entry.id, error = %Causes(&error), "the secret does not hold"),
+            },
+            Ok(Err(error)) => tracing::error!(secret = entry.id, error = %Causes(&error), "the secret is not read"),
+            Err(_) => tracing::error!(secret = entry.id, "the secret is not read in time"),
+        }
+        self.now()
     }
 }

@@ -1,8 +1,19 @@
-//! Logs: readable by default, JSON on demand.
+//! Logs: readable by default, JSON on demand. What is measured stands in [`crate::metrics`].
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+
+use crate::{config::LogConfig, metrics};
+
+/// Starts logging, and measuring where that is a Lambda function: what `main` does first.
+pub fn start() {
+    let log = LogConfig::from_env();
+    init(&log.filter, log.json);
+    if let Some(function) = &log.function {
+        metrics::embed(function);
+    }
+}
 
 /// Starts logging to standard error. `filter` has the form of `RUST_LOG`.
 ///

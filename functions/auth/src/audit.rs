@@ -17,8 +17,26 @@ pub enum Event {
     ReauthenticationFailed,
     /// An account was deleted, with how much that belonged to it.
     AccountDeleted,
+    /// An API key was made.
+    ApiKeyCreated,
+    /// An API key lost scopes.
+    ApiKeyNarrowed,
+    /// An API key was revoked, with those that it had made.
+    ApiKeyRevoked,
     /// A knowledge base was made.
     KnowledgeBaseCreated,
+    /// A knowledge base got another name.
+    KnowledgeBaseRenamed,
+    /// Somebody was invited into a knowledge base.
+    MemberInvited,
+    /// An invitation was taken back or refused.
+    InvitationEnded,
+    /// Somebody accepted an invitation.
+    MemberJoined,
+    /// A member got another role.
+    MemberChanged,
+    /// A member left or was removed.
+    MemberRemoved,
     /// A knowledge base was deleted, with how many documents.
     KnowledgeBaseDeleted,
 }
@@ -33,7 +51,16 @@ impl Event {
             Self::LoginFailed => "login.failed",
             Self::ReauthenticationFailed => "reauthentication.failed",
             Self::AccountDeleted => "account.deleted",
+            Self::ApiKeyCreated => "api_key.created",
+            Self::ApiKeyNarrowed => "api_key.narrowed",
+            Self::ApiKeyRevoked => "api_key.revoked",
             Self::KnowledgeBaseCreated => "knowledge_base.created",
+            Self::KnowledgeBaseRenamed => "knowledge_base.renamed",
+            Self::MemberInvited => "member.invited",
+            Self::InvitationEnded => "invitation.ended",
+            Self::MemberJoined => "member.joined",
+            Self::MemberChanged => "member.changed",
+            Self::MemberRemoved => "member.removed",
             Self::KnowledgeBaseDeleted => "knowledge_base.deleted",
         }
     }

@@ -28,6 +28,33 @@ pub enum AuthError {
     /// The knowledge base is somebody's personal one.
     #[error("the knowledge base is a personal one")]
     PersonalKnowledgeBase,
+    /// The knowledge base has no such member.
+    #[error("no such member")]
+    NoMember,
+    /// There is no such invitation, or it does not hold any more.
+    #[error("no such invitation")]
+    NoInvitation,
+    /// Nobody would be left who owns the knowledge base.
+    #[error("the member is the last owner")]
+    LastOwner,
+    /// The knowledge base has as many members and invitations as it may have.
+    #[error("the knowledge base has too many members")]
+    TooManyMembers,
+    /// The account has no such API key.
+    #[error("no such API key")]
+    NoApiKey,
+    /// The API key that asks can not give this on.
+    #[error("the new API key would reach further than the one that makes it")]
+    BeyondKey,
+    /// An API key would end in the past or too late.
+    #[error("the API key's life is out of range")]
+    KeyLife,
+    /// The account has as many API keys as it may have.
+    #[error("the account has too many API keys")]
+    TooManyKeys,
+    /// The system gave no randomness.
+    #[error("the system gave no randomness")]
+    Random(#[source] aws_lc_rs::error::Unspecified),
     /// The password could be neither hashed nor compared.
     #[error("the password could not be hashed or compared")]
     Hash(#[from] HashError),
@@ -56,6 +83,15 @@ impl AsDbError for AuthError {
             | Self::NoKnowledgeBase
             | Self::NotOwner
             | Self::PersonalKnowledgeBase
+            | Self::NoMember
+            | Self::NoInvitation
+            | Self::LastOwner
+            | Self::TooManyMembers
+            | Self::NoApiKey
+            | Self::BeyondKey
+            | Self::KeyLife
+            | Self::TooManyKeys
+            | Self::Random(_)
             | Self::Hash(_)
             | Self::Sign(_) => None,
         }

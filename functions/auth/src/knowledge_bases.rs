@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     audit::{self, Event},
     error::AuthError,
-    users,
+    members, users,
 };
 
 /// What can be done with knowledge bases. Cheap to clone.
@@ -86,6 +86,36 @@ impl KnowledgeBases {
                 let more = found.len() > page.limit;
                 found.truncate(page.limit);
                 Ok((found, more))
+            })
+            .await
+    }
+
+    /// Gives a knowledge base another name, if `user` owns it.
+    ///
+    /// # Errors
+    /// [`AuthError::NoKnowledgeBase`], [`AuthError::NotOwner`], or PostgreSQL's.
+    pub async fn rename(
+        &self,
+        call: &Invocation,
+        user: UserId,
+        id: KnowledgeBaseId,
+        name: DisplayName,
+    ) -> Result<KnowledgeBase, AuthError> {
+        let request_id = call.request_id.clone();
+        self.db
+            .transaction("rename knowledge base", async move |tx| {
+                members::lock_as_owner(tx, user, id).await?;
+                let row = tx
+                    .query_typed_one(
+                        "-- knowledge_bases::rename
+                        UPDATE knowledge_bases SET name = $2 WHERE id = $1 RETURNING id, name, 'owner' AS role,
+                            personal_user_id IS NOT DISTINCT FROM $3 AS personal, created_at",
+                        &[(&id.0, Type::UUID), (&name.as_str(), Type::TEXT), (&user.0, Type::UUID)],
+                    )
+                    .await?;
+                let detail = json!({ "knowledge_base": id });
+                audit::insert_with(tx, Event::KnowledgeBaseRenamed, Some(user), &request_id, &detail).await?;
+                Ok(knowledge_base(&row)?)
             })
             .await
     }

@@ -3,14 +3,16 @@
 //! The data walks one way: [`routes`] parses a request into [`email::Email`] and [`password::Password`],
 //! [`accounts`] and [`knowledge_bases`] decide, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
 //! and [`problem`] turns an [`error::AuthError`] into an answer. Only [`signer`] has the private key, only
-//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL.
+//! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL; [`api_keys`] and [`members`] hold their own.
 
 pub mod accounts;
+pub mod api_keys;
 pub mod audit;
 pub mod email;
 pub mod error;
 pub mod hashing;
 pub mod knowledge_bases;
+pub mod members;
 pub mod password;
 pub mod problem;
 pub mod routes;

@@ -1,17 +1,11 @@
 //! The Lambda function `auth`.
 
-use shared::{
-    App,
-    config::{Config, LogConfig},
-    secrets::SecretsManager,
-    telemetry,
-};
+use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
-    let log = LogConfig::from_env();
-    telemetry::init(&log.filter, log.json);
-    let config = Config::from_env(&SecretsManager::default()).await?;
+    telemetry::start();
+    let config = Config::from_env(&SecretsManager::shared()).await?;
     let signer = auth::Signer::new(&config.tokens)?;
     lambda_http::run(auth::router(App::new(config)?, signer)).await
 }

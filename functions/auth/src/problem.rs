@@ -26,6 +26,26 @@ impl From<AuthError> for Problem {
                 Code::PersonalKnowledgeBase,
                 "A personal knowledge base goes with its account only. Its documents can be deleted one by one.",
             ),
+            AuthError::NoMember => Self::not_found("member"),
+            AuthError::NoInvitation => Self::not_found("invitation"),
+            AuthError::LastOwner => Self::new(
+                Code::LastOwner,
+                "This is the only owner. Make another member an owner first, or delete the knowledge base.",
+            ),
+            AuthError::TooManyMembers => {
+                Self::new(Code::LimitReached, "The knowledge base has 1,000 members and invitations.")
+            }
+            AuthError::NoApiKey => Self::not_found("API key"),
+            AuthError::BeyondKey => {
+                Self::new(Code::InsufficientScope, "An API key can not make one that reaches further than itself.")
+            }
+            AuthError::KeyLife => {
+                Self::invalid_field("expires_at", "is not in the future, or is later than 366 days from now")
+            }
+            AuthError::TooManyKeys => {
+                Self::new(Code::LimitReached, "The account has 100 API keys; revoke one that is not needed.")
+            }
+            AuthError::Random(error) => Self::internal(error),
             AuthError::Hash(error @ HashError::Busy) => {
                 Self::new(Code::DeadlineExceeded, "Too many logins and registrations are waiting at the moment.")
                     .retry_after(BUSY_RETRY_AFTER)

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,11 +16,14 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
 };
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use shared::{
     config::{ConfigError, TokenConfig},
     domain::UserId,
-    tokens::{Claims, TYP},
+    secrets::Live,
+    tokens::{Claims, TYP, Verifier},
 };
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// 112 bits of security, which NIST SP 800-57 takes through 2030; a signature costs a third of one with 3072 bits.
@@ -34,11 +37,41 @@ const PEM_LINE_CHARS: usize = 64;
 pub struct Signer(Arc<Inner>);
 
 struct Inner {
-    key: EncodingKey,
-    header: Header,
+    keys: Live<Vec<SigningKey>>,
+    /// The one that signs now.
+    current: RwLock<SigningKey>,
+    /// Knows which keys are published.
+    verifier: Verifier,
     issuer: String,
     audience: String,
     access_ttl: Duration,
+}
+
+#[derive(Clone)]
+struct SigningKey {
+    key: Arc<EncodingKey>,
+    header: Header,
+    not_before: OffsetDateTime,
+}
+
+/// How old the signing keys may become: a rotation takes effect within this time, and its key must have been published for
+/// longer, or functions would meet tokens that they can not check yet.
+const KEYS_AGE_MAX: Duration = Duration::from_mins(5);
+
+/// Several keys in one secret: `{"keys": [{"private_pem": "...", "not_before": "2026-11-25T12:00:00Z"}]}`. The newest whose time
+/// has come signs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    private_pem: String,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    not_before: Option<OffsetDateTime>,
 }
 
 /// A token that gives access to all that its account may see, until it expires.
@@ -59,29 +92,48 @@ impl Signer {
     /// The signer that `config` describes.
     ///
     /// # Errors
-    /// When there is no signing key, when it is not an RSA key of at least 2,048 bits, and when its public half is not in
-    /// the key set: then nobody could check what it signs.
+    /// When there is no signing key, when one is not an RSA key of at least 2,048 bits, when none may sign yet, and when the
+    /// public half of the one that signs is not in the key set: then nobody could check what it signs.
     pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
-        let pem = config.signing_key.as_ref().ok_or(ConfigError::Missing("TOKEN_SIGNING_KEY"))?;
-        // The parser's own errors are left out: they may repeat a part of the key.
-        let invalid = |_| ConfigError::invalid("TOKEN_SIGNING_KEY", "it is not an RSA private key in PEM");
-        let key = EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes()).map_err(invalid)?;
-        let jwk = public_jwk(&key).map_err(invalid)?;
-        let set = public_keys(config)?;
-        if !set.keys.iter().any(|other| other.common.key_id == jwk.common.key_id && other.algorithm == jwk.algorithm) {
+        let secret = config.signing_key.as_ref().ok_or(ConfigError::Missing("TOKEN_SIGNING_KEY"))?;
+        let keys = read_keys(secret.expose_secret())?;
+        let verifier = Verifier::new(config)?;
+        let current = newest(&keys, OffsetDateTime::now_utc())
+            .ok_or_else(|| ConfigError::invalid("TOKEN_SIGNING_KEY", "none of its keys may sign yet"))?;
+        if !current.header.kid.as_deref().is_some_and(|kid| verifier.publishes(kid)) {
             let reason = "the signing key's public key is not in it, or not with its RFC 7638 thumbprint as `kid`";
             return Err(ConfigError::invalid("TOKEN_JWKS", reason));
         }
-        let mut header = Header::new(Algorithm::RS256);
-        header.typ = Some(TYP.to_owned());
-        header.kid = jwk.common.key_id;
         Ok(Self(Arc::new(Inner {
-            key,
-            header,
+            current: RwLock::new(current.clone()),
+            keys: Live::new(keys, config.signing_key_entry.clone()),
+            verifier,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             access_ttl: config.access_ttl,
         })))
+    }
+
+    /// Takes notice of a rotation. Called before tokens are issued.
+    ///
+    /// A key that is not published yet does not sign, whatever its time: functions would refuse its tokens.
+    pub async fn keep_up(&self) {
+        let keys = self.0.keys.within(KEYS_AGE_MAX, read_keys).await;
+        let Some(newest) = newest(&keys, OffsetDateTime::now_utc()) else { return };
+        let kid = newest.header.kid.as_deref().unwrap_or_default();
+        if self.current().header.kid.as_deref() == Some(kid) {
+            return;
+        }
+        if self.0.verifier.knows(kid).await {
+            tracing::info!(kid, "another key signs from now on");
+            *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = newest.clone();
+        } else {
+            tracing::error!(kid, "a signing key is not published, and does not sign: add it to TOKEN_JWKS");
+        }
+    }
+
+    fn current(&self) -> SigningKey {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A fresh access token for `user`.
@@ -104,24 +156,40 @@ impl Signer {
             exp: now_s + inner.access_ttl.as_secs(),
             jti: Uuid::new_v4(),
         };
-        let token = jsonwebtoken::encode(&inner.header, &claims, &inner.key).map_err(SignError)?;
+        let SigningKey { key, header, .. } = self.current();
+        let token = jsonwebtoken::encode(&header, &claims, &key).map_err(SignError)?;
         Ok(AccessToken { token: token.into(), expires_in: inner.access_ttl })
     }
 }
 
 impl fmt::Debug for Signer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signer").field("kid", &self.0.header.kid).finish_non_exhaustive()
+        f.debug_struct("Signer").field("kid", &self.current().header.kid).finish_non_exhaustive()
     }
 }
 
-/// The key set of `config`, read strictly as public keys: were private members among them, they would be dropped here
-/// and not be published.
-///
-/// # Errors
-/// When it can not be read.
-pub fn public_keys(config: &TokenConfig) -> Result<JwkSet, ConfigError> {
-    serde_json::from_str(&config.jwks).map_err(|source| ConfigError::invalid("TOKEN_JWKS", source))
+/// The keys in a secret: one in PEM, or a [`KeyFile`].
+fn read_keys(secret: &str) -> Result<Vec<SigningKey>, ConfigError> {
+    // The parsers' own errors are left out: they may repeat a part of the key.
+    let invalid =
+        || ConfigError::invalid("TOKEN_SIGNING_KEY", "it is neither an RSA private key in PEM nor a list of such");
+    let one = |pem: &str, not_before: Option<OffsetDateTime>| {
+        let key = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| invalid())?;
+        let mut header = Header::new(Algorithm::RS256);
+        header.typ = Some(TYP.to_owned());
+        header.kid = public_jwk(&key).map_err(|_| invalid())?.common.key_id;
+        Ok(SigningKey { key: Arc::new(key), header, not_before: not_before.unwrap_or(OffsetDateTime::UNIX_EPOCH) })
+    };
+    if !secret.trim_start().starts_with('{') {
+        return Ok(vec![one(secret, None)?]);
+    }
+    let file: KeyFile = serde_json::from_str(secret).map_err(|_| invalid())?;
+    file.keys.iter().map(|entry| one(&entry.private_pem, entry.not_before)).collect()
+}
+
+/// The key that signs at this moment.
+fn newest(keys: &[SigningKey], now: OffsetDateTime) -> Option<&SigningKey> {
+    keys.iter().filter(|key| key.not_before <= now).max_by_key(|key| key.not_before)
 }
 
 /// A signing key and the key set by which its tokens are checked.

@@ -115,6 +115,21 @@ pub async fn lock_to_delete(tx: &Transaction<'_>, id: UserId) -> Result<bool, Db
     Ok(row.is_some())
 }
 
+/// Keeps others from changing what belongs to an account, until the transaction ends; false when there is no such account.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn lock_to_change(tx: &Transaction<'_>, id: UserId) -> Result<bool, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- users::lock_to_change
+            SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE",
+            &[(&id.0, Type::UUID)],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 /// Deletes an account; its idempotency keys go with it.
 ///
 /// # Errors

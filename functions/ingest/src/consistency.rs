@@ -13,7 +13,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Principal, Timed, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer, media_type, unsupported_media_type},
     knowledge_bases,
     problem::Problem,
     vectors::Part,
@@ -111,7 +111,7 @@ pub struct LastAudit {
 /// `GET /consistency`.
 async fn show(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Reader,
     invocation: Invocation,
     Params(target): Params<Target>,
 ) -> Result<Json<Consistency>, Problem> {
@@ -131,7 +131,8 @@ pub async fn of(app: &App, caller: UserId, target: Target, deadline: Deadline) -
         })
         .await?;
     let part = Part::KnowledgeBase(consistency.knowledge_base);
-    (consistency.qdrant, consistency.degraded) = PointCount::of(app, part, deadline).await;
+    let points = app.index.count_part(part, deadline).await;
+    (consistency.qdrant, consistency.degraded) = PointCount::from(points.map_err(IngestError::from))?;
     Ok(consistency)
 }
 
@@ -271,7 +272,7 @@ impl From<Audit> for Proof {
 /// the time was too short.
 async fn verify(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     headers: HeaderMap,
     Body(body): Body,
@@ -302,7 +303,7 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
 /// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
 async fn erasure(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Reader,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<Erasure>, Problem> {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
 use uuid::Uuid;
 
-use crate::error::IngestError;
+use crate::{collections, error::IngestError};
 
 /// Tombstones that are looked at in one statement.
 const PAGE: i64 = 100;
@@ -62,14 +62,15 @@ pub struct PointCount {
 }
 
 impl PointCount {
-    /// Asks Qdrant, and says so if it does not answer.
-    pub(crate) async fn of(app: &App, part: Part, deadline: Deadline) -> (Self, Vec<&'static str>) {
-        match app.index.count_part(part, deadline).await {
-            Ok(points) => (Self { points: Some(points) }, Vec::new()),
-            Err(error) => {
+    /// The answer; says so if Qdrant did not give one.
+    pub(crate) fn from(answer: Result<u64, IngestError>) -> Result<(Self, Vec<&'static str>), IngestError> {
+        match answer {
+            Ok(points) => Ok((Self { points: Some(points) }, Vec::new())),
+            Err(IngestError::Index(error)) => {
                 tracing::warn!(error = %Causes(&error), "points can not be counted");
-                (Self { points: None }, vec!["qdrant"])
+                Ok((Self { points: None }, vec!["qdrant"]))
             }
+            Err(error) => Err(error),
         }
     }
 }
@@ -96,7 +97,8 @@ pub async fn prove(
     deadline: Deadline,
 ) -> Result<Erasure, IngestError> {
     let mut erasure = read(app, caller, document).await?;
-    (erasure.qdrant, erasure.degraded) = PointCount::of(app, Part::Document(document), deadline).await;
+    let points = collections::count_everywhere(app, Part::Document(document), deadline).await;
+    (erasure.qdrant, erasure.degraded) = PointCount::from(points)?;
     erasure.erased = erasure.qdrant.points == Some(0) && erasure.postgresql.rows == 0;
     if let Some(points) = erasure.qdrant.points {
         erasure.completed_at = note(app, document, points == 0).await?;
@@ -167,7 +169,7 @@ async fn note(app: &App, document: DocumentId, gone: bool) -> Result<Option<Offs
 /// # Errors
 /// When a store does not answer.
 pub async fn complete_if_gone(app: &App, document: DocumentId, deadline: Deadline) -> Result<(), IngestError> {
-    if app.index.count_part(Part::Document(document), deadline).await? == 0 {
+    if collections::count_everywhere(app, Part::Document(document), deadline).await? == 0 {
         note(app, document, true).await?;
     }
     Ok(())

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use shared::{
     db::{AsDbError, DbError},
-    embed::EmbedError,
+    embed::{EmbedError, Space},
     problem::{Code, Problem},
     vectors::IndexError,
 };
 
-use crate::extract::{ExtractError, Format};
+use crate::extract::{ExtractError, Format, sandbox::SandboxError};
 
 /// How long an audit that was taken over takes somebody else, more or less.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a deployment takes that brings the model which is missing, more or less.
+const EMBEDDER_RETRY: Duration = Duration::from_secs(30);
 
 /// Why an ingestion, or another call on documents, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +32,10 @@ pub enum IngestError {
     /// The document can not be read.
     #[error("the document can not be read")]
     Extract(#[from] ExtractError),
-    /// The work panicked: a parser, most likely.
+    /// The process that reads documents could not be started, or not be talked to.
+    #[error("the process that reads documents")]
+    Reader(#[source] std::io::Error),
+    /// The work panicked.
     #[error("the work panicked")]
     Panicked(#[source] tokio::task::JoinError),
     /// The answer could not be written.
@@ -86,6 +92,24 @@ pub enum IngestError {
     /// Somebody else has taken the audit over: nothing more was recorded.
     #[error("the audit was taken over")]
     AuditLost,
+    /// A collection must be written of a space for which this function has no model.
+    #[error("no embedder for {space:?}, whose collection must be written")]
+    NoEmbedder {
+        /// The collection's space.
+        space: Space,
+    },
+    /// Another process builds the collection.
+    #[error("another process builds the collection")]
+    BuildRunning {
+        /// When its lease ends.
+        retry_after: Duration,
+    },
+    /// Somebody else has taken the build over, or it was cancelled: nothing more was recorded.
+    #[error("the build was taken over, or cancelled")]
+    BuildLost,
+    /// What the operator asks for can not be done now.
+    #[error("not possible: {0}")]
+    NotPossible(&'static str),
     /// The document that the idempotency key had begun was deleted before it was complete.
     #[error("the document was deleted meanwhile")]
     DeletedMeanwhile,
@@ -105,7 +129,12 @@ impl IngestError {
             | Self::KeyInFlight { .. }
             | Self::OutOfTime
             | Self::AuditRunning { .. }
-            | Self::AuditLost => true,
+            | Self::AuditLost
+            | Self::Reader(_)
+            // Until somebody configures the model, or ends the reindex.
+            | Self::NoEmbedder { .. }
+            | Self::BuildRunning { .. }
+            | Self::BuildLost => true,
             Self::Extract(_)
             | Self::Panicked(_)
             | Self::NoKnowledgeBase
@@ -115,6 +144,7 @@ impl IngestError {
             | Self::NotResumable { .. }
             | Self::Superseded
             | Self::NoAudit
+            | Self::NotPossible(_)
             | Self::DeletedMeanwhile => false,
         }
     }
@@ -126,6 +156,16 @@ impl AsDbError for IngestError {
     }
 }
 
+impl From<SandboxError> for IngestError {
+    fn from(error: SandboxError) -> Self {
+        match error {
+            SandboxError::Document(error) => Self::Extract(error),
+            SandboxError::OutOfTime => Self::OutOfTime,
+            SandboxError::Process(error) => Self::Reader(error),
+        }
+    }
+}
+
 impl From<IngestError> for Problem {
     fn from(error: IngestError) -> Self {
         match error {
@@ -133,6 +173,7 @@ impl From<IngestError> for Problem {
             IngestError::Index(error) => error.into(),
             IngestError::Embed(error) => error.into(),
             IngestError::Extract(error) => unreadable(&error),
+            IngestError::Reader(error) => Self::internal(error),
             IngestError::Panicked(error) => Self::internal(error),
             IngestError::Answer(problem) => problem,
             IngestError::NoKnowledgeBase => Self::not_found("knowledge base"),
@@ -173,6 +214,12 @@ impl From<IngestError> for Problem {
             IngestError::AuditLost => {
                 Self::new(Code::AuditRunning, "Another request has taken this audit over.").retry_after(AUDIT_RETRY)
             }
+            // A deployment is under way: the other functions are next.
+            IngestError::NoEmbedder { .. } => Self::unavailable("embedder", EMBEDDER_RETRY, error),
+            // Only operators meet these, and not over HTTP.
+            IngestError::BuildRunning { .. } | IngestError::BuildLost | IngestError::NotPossible(_) => {
+                Self::internal(error)
+            }
             IngestError::DeletedMeanwhile => Self::new(
                 Code::Superseded,
                 "The document was deleted while it was ingested. Use a new idempotency key to ingest it again.",
@@ -181,27 +228,59 @@ impl From<IngestError> for Problem {
     }
 }
 
+impl ExtractError {
+    /// The stable code of the reason, for problems and for failed revisions.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotUtf8 { .. } => Code::InvalidUtf8,
+            Self::ControlCharacter { .. } => Code::ControlCharacter,
+            Self::Empty => Code::EmptyDocument,
+            Self::NoText { .. } => Code::ScannedDocument,
+            Self::PasswordProtected => Code::PasswordProtected,
+            Self::Unsupported { .. } => Code::UnsupportedMediaType,
+            Self::Malformed { .. } => Code::MalformedDocument,
+            Self::TooComplex { .. }
+            | Self::TooDeep
+            | Self::HtmlTooDeep { .. }
+            | Self::HtmlTooManyAttributes { .. }
+            | Self::HtmlTooManyElements { .. } => Code::DocumentTooComplex,
+            Self::InputTooLarge { .. } => Code::TooLarge,
+            Self::TextTooLarge { .. } => Code::TextTooLarge,
+            Self::TimedOut { .. } => Code::ExtractionTimedOut,
+            Self::OutOfMemory { .. } => Code::ExtractionOutOfMemory,
+            Self::Crashed => Code::ExtractionCrashed,
+        }
+    }
+}
+
 /// A document that can not be read: which rule it breaks, and where.
-fn unreadable(error: &ExtractError) -> Problem {
-    let detail = format!("The document can not be read: {error}.");
+pub(crate) fn unreadable(error: &ExtractError) -> Problem {
+    let problem = Problem::new(error.code(), format!("The document can not be read: {error}."));
     match *error {
-        ExtractError::NotUtf8 { byte_offset } => {
-            Problem::new(Code::InvalidUtf8, detail).with("byte_offset", byte_offset)
+        ExtractError::NotUtf8 { byte_offset } | ExtractError::ControlCharacter { byte_offset, .. } => {
+            problem.with("byte_offset", byte_offset)
         }
-        ExtractError::ControlCharacter { byte_offset, .. } => {
-            Problem::new(Code::ControlCharacter, detail).with("byte_offset", byte_offset)
-        }
-        ExtractError::Empty => Problem::new(Code::EmptyDocument, detail),
         ExtractError::HtmlTooDeep { limit }
         | ExtractError::HtmlTooManyAttributes { limit }
-        | ExtractError::HtmlTooManyElements { limit } => {
-            Problem::new(Code::DocumentTooComplex, detail).with("limit", limit)
-        }
+        | ExtractError::HtmlTooManyElements { limit }
+        | ExtractError::InputTooLarge { limit }
+        | ExtractError::TextTooLarge { limit } => problem.with("limit", limit),
+        ExtractError::TooComplex { limit, .. } | ExtractError::OutOfMemory { limit } => problem.with("limit", limit),
+        ExtractError::TimedOut { limit_ms } => problem.with("limit_ms", limit_ms),
+        ExtractError::NoText { pages } => problem.with("pages", pages),
+        ExtractError::Unsupported { ref found, declared: None } => unsupported(Some(found)),
+        ExtractError::Unsupported { .. } => problem.with("supported", Format::ALL.map(Format::media_type).to_vec()),
+        ExtractError::Empty
+        | ExtractError::PasswordProtected
+        | ExtractError::Malformed { .. }
+        | ExtractError::TooDeep
+        | ExtractError::Crashed => problem,
     }
 }
 
 /// 415 with the list of what is read.
 pub(crate) fn unsupported(media_type: Option<&str>) -> Problem {
-    let supported: Vec<&str> = std::iter::once("application/json").chain(Format::ALL.map(Format::media_type)).collect();
+    let supported = Format::ALL.map(Format::media_type);
     shared::http::unsupported_media_type(media_type, &supported)
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod chunk;
+pub mod collections;
 pub mod consistency;
 pub mod documents;
 pub mod erasures;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod extract;
 pub mod failpoint;
 pub mod idempotency;
+pub mod reindex;
 pub mod request;
 mod routes;
 pub mod saga;

@@ -11,7 +11,10 @@ use shared::{
     problem::{Code, Problem},
 };
 
-use crate::{error::unsupported, extract::Format};
+use crate::{
+    error::{unreadable, unsupported},
+    extract::{Charset, Format},
+};
 
 /// Bytes of a document's attributes as JSON: they are copied with every revision and returned in every list.
 const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
@@ -30,6 +33,8 @@ pub struct Source {
     pub title: Option<Title>,
     /// What the bytes are.
     pub format: Format,
+    /// The encoding that they were sent in, if they are text.
+    pub charset: Charset,
     /// The user's own keys and values; `None` leaves those that the document has.
     pub attributes: Option<Map<String, Value>>,
     /// The document itself.
@@ -73,9 +78,8 @@ pub fn parse(headers: &HeaderMap, query: Option<&str>, body: Bytes) -> Result<So
         }
         return from_json(&body);
     }
-    let format =
-        media_type.as_deref().and_then(Format::from_media_type).ok_or_else(|| unsupported(media_type.as_deref()))?;
-    utf8_declared(headers)?;
+    let media_type = media_type.ok_or_else(|| unsupported(None))?;
+    let charset = charset(headers)?;
     let params = shared::http::params::<RawParams>(query.unwrap_or_default())?;
     let attributes = match params.attributes {
         Some(json) => Some(
@@ -92,7 +96,9 @@ pub fn parse(headers: &HeaderMap, query: Option<&str>, body: Bytes) -> Result<So
         media_type: None,
         text: None,
     };
-    source(description, format, body)
+    let name = description.source_uri.as_deref().unwrap_or_default();
+    let format = Format::detect(Some(&media_type), name, &body).map_err(|error| unreadable(&error))?;
+    source(description, format, charset, body)
 }
 
 fn from_json(body: &[u8]) -> Result<Source, Problem> {
@@ -100,13 +106,14 @@ fn from_json(body: &[u8]) -> Result<Source, Problem> {
     let text = description.text.take().ok_or_else(|| Problem::invalid_field("text", "is missing"))?;
     let format = match description.media_type.take() {
         None => Format::Plain,
-        Some(media_type) => Format::from_media_type(media_type.split(';').next().unwrap_or_default())
+        Some(media_type) => Format::from_media_type(&media_type)
+            .filter(|format| format.is_text())
             .ok_or_else(|| unsupported(Some(&media_type)))?,
     };
-    source(description, format, text.into())
+    source(description, format, Charset::Utf8, text.into())
 }
 
-fn source(description: Description, format: Format, bytes: Bytes) -> Result<Source, Problem> {
+fn source(description: Description, format: Format, charset: Charset, bytes: Bytes) -> Result<Source, Problem> {
     let content_hash = ContentHash(Sha256::digest(&bytes).into());
     let source_uri = match description.source_uri {
         Some(uri) => parsed("source_uri", &uri)?,
@@ -122,6 +129,7 @@ fn source(description: Description, format: Format, bytes: Bytes) -> Result<Sour
         source_uri,
         title,
         format,
+        charset,
         attributes: description.attributes,
         bytes,
         content_hash,
@@ -169,20 +177,18 @@ pub fn fingerprint(headers: &HeaderMap, query: Option<&str>, body: &[u8]) -> [u8
     hash.finalize().into()
 }
 
-/// Text must be UTF-8; one that says it is something else is refused before it turns out so.
-fn utf8_declared(headers: &HeaderMap) -> Result<(), Problem> {
+/// The encoding that the header names. One that nobody knows is refused before the text turns out unreadable.
+fn charset(headers: &HeaderMap) -> Result<Charset, Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let charset = value.split(';').skip(1).find_map(|parameter| {
+    let label = value.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"').to_ascii_lowercase())
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
     });
-    match charset.as_deref() {
-        None | Some("utf-8" | "utf8" | "us-ascii") => Ok(()),
-        Some(other) => Err(Problem::new(
-            Code::UnsupportedMediaType,
-            format!("The charset `{other}` is not supported; supported: utf-8."),
-        )),
-    }
+    let Some(label) = label else { return Ok(Charset::Unknown) };
+    Charset::from_label(label).ok_or_else(|| {
+        let detail = format!("The charset `{label}` is not one of https://encoding.spec.whatwg.org/#names-and-labels.");
+        Problem::new(Code::UnsupportedMediaType, detail)
+    })
 }
 
 fn check_attributes(attributes: &Map<String, Value>) -> Result<(), Problem> {
@@ -261,8 +267,20 @@ mod tests {
         assert_eq!(code(json("{")), Code::InvalidRequest);
         let raw = |content_type, query| parse(&headers(content_type), Some(query), Bytes::from_static(b"x"));
         assert_eq!(code(raw("text/plain", "colour=red")), Code::UnknownField);
-        assert_eq!(code(raw("application/pdf", "")), Code::UnsupportedMediaType);
-        assert_eq!(code(raw("text/plain; charset=latin1", "")), Code::UnsupportedMediaType);
+        assert_eq!(code(raw("image/png", "")), Code::UnsupportedMediaType);
+        assert_eq!(code(raw("application/pdf", "")), Code::MalformedDocument);
+        assert_eq!(code(raw("text/plain; charset=klingon", "")), Code::UnsupportedMediaType);
+        assert_eq!(code(json(r#"{"text":"x","media_type":"application/pdf"}"#)), Code::UnsupportedMediaType);
+    }
+
+    #[test]
+    fn a_document_is_what_its_bytes_are_in_the_charset_that_is_said() {
+        let read = |content_type, body| parse(&headers(content_type), None, Bytes::from_static(body)).unwrap();
+        assert_eq!(read("text/plain", b"%PDF-1.7").format, Format::Pdf);
+        assert_eq!(read("application/octet-stream", b"<!doctype html><p>x").format, Format::Html);
+        assert_eq!(read("text/plain", b"x").charset, Charset::Unknown);
+        assert_eq!(read("text/plain; charset=\"UTF-8\"", b"x").charset, Charset::Utf8);
+        assert_eq!(read("text/plain; charset=latin1", b"x").charset, Charset::Named("windows-1252".to_owned()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use shared::{
     App,
     deadline::Deadline,
     domain::DocumentId,
-    http::{Body, Invocation, Json, Params, PathId, Principal, Timed},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer},
     problem::{Causes, Problem},
 };
 
@@ -42,7 +42,7 @@ pub fn router(app: App) -> Router {
 /// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
 async fn create(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     uri: Uri,
     headers: HeaderMap,
@@ -83,7 +83,7 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
 /// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
 async fn retry(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Response, Problem> {
@@ -123,7 +123,7 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
 
 async fn list(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<DocumentPage>, Problem> {
     Ok(Json(documents::list(&app, caller.user, params.check()?).await?))
@@ -131,7 +131,7 @@ async fn list(
 
 async fn show(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Reader,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
     Ok(Json(documents::require_for(&app, caller.user, id).await?))
@@ -141,7 +141,7 @@ async fn show(
 /// sweeper.
 async fn delete(
     Timed(app): Timed,
-    caller: Principal,
+    caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<StatusCode, Problem> {

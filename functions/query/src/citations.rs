@@ -6,7 +6,7 @@ use shared::{
     App,
     db::DbError,
     domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId, UserId},
-    http::{Json, Principal, Timed},
+    http::{Json, Reader, Timed},
     problem::Problem,
 };
 use tokio_postgres::types::Type;
@@ -46,7 +46,7 @@ pub struct Passage {
 /// The route's handler. What is not an id and a revision names nothing: 404.
 pub(crate) async fn show(
     Timed(app): Timed,
-    principal: Principal,
+    principal: Reader,
     Path(citation): Path<String>,
 ) -> Result<Json<CitationStatus>, Problem> {
     let not_found = || Problem::not_found("citation");

@@ -60,7 +60,7 @@ use axum::{
 use shared::{
     App,
     config::ConfigError,
-    http::{Invocation, Json, Principal, Timed},
+    http::{Invocation, Json, Reader, Timed},
     problem::Problem,
 };
 
@@ -88,9 +88,9 @@ async fn query(
     Timed(app): Timed,
     Extension(models): Extension<Arc<Models>>,
     invocation: Invocation,
-    principal: Principal,
+    caller: Reader,
     Json(request): Json<QueryRequest>,
 ) -> Result<Json<QueryResponse>, Problem> {
     let query = Query::try_from(request)?;
-    Ok(Json(pipeline::run(&app, &models, principal.user, query, invocation.deadline).await?))
+    Ok(Json(pipeline::run(&app, &models, caller.user, query, invocation.deadline).await?))
 }

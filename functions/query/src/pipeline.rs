@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::{App, config::ConfigError, deadline::Deadline, domain::UserId, problem::Causes, sparse};
+use shared::{App, config::ConfigError, deadline::Deadline, domain::UserId, metrics, problem::Causes, sparse};
 
 use crate::{
     answer::Answerer,
@@ -64,6 +64,7 @@ pub(crate) async fn run(
     }
     searched.timings.answer = lap.ms();
     searched.timings.total = ms(searched.started.elapsed());
+    searched.measure();
     if let Some(debug) = &mut searched.response.debug {
         debug.timings_ms = searched.timings;
     }
@@ -193,6 +194,26 @@ pub(crate) async fn extractive(app: &App, searched: &Searched, deadline: Deadlin
 }
 
 impl Searched {
+    /// Counts what it took.
+    pub(crate) fn measure(&self) {
+        let Timings { authorise, rewrite, embed, search, hydrate, rerank, answer, total: _ } = self.timings;
+        let stages = [
+            ("authorise", authorise),
+            ("rewrite", rewrite),
+            ("embed", embed),
+            ("qdrant", search),
+            ("postgresql", hydrate),
+            ("rerank", rerank),
+            ("answer", answer),
+        ];
+        // What was not done takes no time; counting it would make it seem quick.
+        stages.into_iter().filter(|(_, ms)| *ms > 0.0).for_each(|(stage, ms)| metrics::stage(stage, ms));
+        self.response.degraded.iter().for_each(|dependency| metrics::degraded(dependency));
+        if let Some(usage) = self.response.usage {
+            metrics::llm_tokens(usage.input_tokens, usage.output_tokens);
+        }
+    }
+
     pub(crate) fn llm_failed(&mut self, error: &LlmError) {
         tracing::warn!(error = %Causes(error), "the question is not answered");
         note(&mut self.response.degraded, LLM);

@@ -31,7 +31,7 @@ use serde_json::json;
 use shared::{
     App,
     deadline::Deadline,
-    http::{Invocation, Json, Principal, Timed},
+    http::{Invocation, Json, Reader, Timed},
     problem::Problem,
 };
 
@@ -51,7 +51,7 @@ pub(crate) async fn query(
     Timed(app): Timed,
     Extension(models): Extension<Arc<Models>>,
     invocation: Invocation,
-    principal: Principal,
+    principal: Reader,
     Json(request): Json<QueryRequest>,
 ) -> Result<Response, Problem> {
     let query = Query::try_from(request)?;
@@ -85,6 +85,7 @@ fn events(
         if let Some(usage) = &searched.response.usage {
             yield Ok(event("usage", usage));
         }
+        searched.measure();
         yield Ok(event("done", &json!({})));
     }
 }

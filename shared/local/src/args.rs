@@ -1,5 +1,6 @@
 //! The command line.
 
+use ingest::reindex;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{failure::Failure, settings};
@@ -9,6 +10,7 @@ pub const USAGE: &str = "\
 Lockstep on one machine.
 
 usage: lockstep up [options]
+       lockstep reindex [--next | --status | --rollback | --finish | --cancel]
        lockstep soak [--minutes N] [--seed N]
        lockstep bench-audit [--points N]
 
@@ -19,6 +21,13 @@ usage: lockstep up [options]
   --points N    how many points are audited (default: 1,000,000)
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
+
+  reindex       build Qdrant's collection anew from PostgreSQL, while the stack runs or not
+  --next        the same for the other model (EMBEDDING_NEXT_URL and so on, or EMBEDDING_NEXT_MODEL_DIR)
+  --status      say how the collections stand
+  --rollback    go back to the collection that was live before
+  --finish      drop the collection that is kept for a rollback
+  --cancel      give up what is being built
 
 environment
   LOCKSTEP_DATA_DIR    where everything is kept (default: .lockstep in the checkout)
@@ -43,6 +52,8 @@ const POINTS: u32 = 1_000_000;
 pub enum Command {
     /// The whole stack.
     Up(Options),
+    /// Something about Qdrant's collections.
+    Reindex(reindex::Command),
     /// Random schedules.
     Soak {
         /// For how long.
@@ -82,12 +93,28 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
     let port = settings::var("PORT").map(|text| text.parse().map_err(Failure::because(format!("PORT={text}"))));
     let json = settings::var("LOCKSTEP_LOG").is_some_and(|format| format == "json");
     let mut options = Options { port: port.transpose()?.unwrap_or(PORT), demo: true, quiet: false, json };
-    let mut command = None;
+    let (mut command, mut collections) = (None, None);
     let (mut minutes, mut seed, mut points) = (MINUTES, None, POINTS);
     while let Some(word) = parser.next().map_err(wrong)? {
         match word {
             Arg::Value(word) if command.is_none() && ["up", "soak", "bench-audit"].iter().any(|name| word == *name) => {
                 command = Some(word);
+            }
+            Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
+            Arg::Long(word) if collections == Some(reindex::Command::Start) => {
+                collections = Some(match word {
+                    "next" => reindex::Command::StartNext,
+                    "status" => reindex::Command::Status,
+                    "rollback" => reindex::Command::Rollback,
+                    "finish" => reindex::Command::Finish,
+                    "cancel" => reindex::Command::Cancel,
+                    "help" => return Ok(Command::Help),
+                    _ => {
+                        return Err(Failure::new(format!(
+                            "reindex has no option --{word}; `lockstep --help` lists what there is"
+                        )));
+                    }
+                });
             }
             Arg::Long("port") => options.port = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("no-demo") => options.demo = false,
@@ -104,10 +131,11 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
             other => return Err(wrong(other.unexpected())),
         }
     }
-    Ok(match command.as_deref().and_then(std::ffi::OsStr::to_str) {
-        Some("up") => Command::Up(options),
-        Some("soak") => Command::Soak { minutes, seed },
-        Some("bench-audit") => Command::BenchAudit { points },
-        _ => Command::Help,
+    Ok(match (collections, command.as_deref().and_then(std::ffi::OsStr::to_str)) {
+        (Some(collections), _) => Command::Reindex(collections),
+        (None, Some("up")) => Command::Up(options),
+        (None, Some("soak")) => Command::Soak { minutes, seed },
+        (None, Some("bench-audit")) => Command::BenchAudit { points },
+        (None, _) => Command::Help,
     })
 }

@@ -16,6 +16,8 @@ use shared::{
 };
 use tower::ServiceExt;
 
+use crate::metrics;
+
 /// How long each store may take to answer `GET /ready`.
 const READY_MAX: Duration = Duration::from_secs(2);
 
@@ -41,12 +43,13 @@ impl Functions {
     }
 }
 
-/// All routes of all functions, and `GET /health` and `GET /ready`.
+/// All routes of all functions, and `GET /health`, `GET /ready` and `GET /metrics`.
 ///
 /// # Errors
 /// When a function can not start with this configuration.
 pub fn router(app: &App) -> Result<Router, ConfigError> {
-    let own = Router::new().route("/health", get(health)).route("/ready", get(ready));
+    let own =
+        Router::new().route("/health", get(health)).route("/ready", get(ready)).route("/metrics", get(metrics::show));
     let functions = Functions {
         auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?),
         ingest: ingest::router(app.clone()),

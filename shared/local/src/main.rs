@@ -4,12 +4,16 @@ use std::process::ExitCode;
 
 use local::{
     args::{self, Command, USAGE},
-    soak, up,
+    reindex, soak, up,
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = ingest::extract::sandbox::run_if_asked() {
+        return code;
+    }
     let result = args::parse(std::env::args_os().skip(1)).and_then(|command| match command {
         Command::Up(options) => up::run(options),
+        Command::Reindex(command) => reindex::run(command),
         Command::Soak { minutes, seed } => soak::run(minutes, seed),
         Command::BenchAudit { points } => soak::bench_audit(points),
         Command::Help => {

@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 
 use crate::{
     failure::Failure,
+    folder,
     postgres::{Durability, PostgresServer},
     qdrant::QdrantServer,
     settings,
@@ -21,6 +23,9 @@ const WATCH: Duration = Duration::from_millis(250);
 
 /// The database of a private server. `initdb` makes it.
 const DATABASE: &str = "postgres";
+
+/// The file, below the data folder, in which a running stack says where its stores are. It holds a password.
+const ANNOUNCED: &str = "stores.json";
 
 /// The private servers.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ struct Servers {
 pub struct Stores {
     /// PostgreSQL's URL.
     pub database_url: SecretString,
+    /// Whether PostgreSQL is our own, where the URL's role owns everything.
+    pub private_database: bool,
     /// Qdrant's gRPC endpoint.
     pub qdrant_url: String,
     servers: Arc<Mutex<Servers>>,
@@ -63,12 +70,37 @@ impl Stores {
                 Some(server) => server.url(DATABASE),
                 None => given_database.unwrap_or_default().into(),
             },
+            private_database: postgres.is_some(),
             qdrant_url: qdrant.as_ref().map_or_else(|| given_qdrant.unwrap_or_default(), QdrantServer::url),
             servers: Arc::new(Mutex::new(Servers { postgres, qdrant, stopping: false })),
         };
         let servers = Arc::clone(&stores.servers);
         thread::spawn(move || watch(&servers));
         Ok(stores)
+    }
+
+    /// Writes down where they are, for other commands on the same data folder: the ports are others with each start.
+    ///
+    /// # Errors
+    /// When the file can not be written.
+    pub fn announce(&self, data: &Path) -> Result<(), Failure> {
+        let file = data.join(ANNOUNCED);
+        std::fs::remove_file(&file).ok();
+        let urls = json!({ "database_url": self.database_url.expose_secret(), "qdrant_url": self.qdrant_url });
+        folder::secret(&file, || Ok(urls.to_string())).map(drop)
+    }
+
+    /// Where the stores of the stack are that runs on `data`: the database's URL, and Qdrant's.
+    ///
+    /// # Errors
+    /// When it has not written that down (yet).
+    pub fn announced(data: &Path) -> Result<(SecretString, String), Failure> {
+        let unreadable = "the running stack has not said where its stores are; it may still be starting";
+        let text = std::fs::read(data.join(ANNOUNCED)).map_err(Failure::because(unreadable))?;
+        let urls: Value = serde_json::from_slice(&text).map_err(Failure::because(unreadable))?;
+        let url = |name: &str| urls.get(name).and_then(Value::as_str).map(str::to_owned);
+        let both = url("database_url").zip(url("qdrant_url")).ok_or_else(|| Failure::new(unreadable))?;
+        Ok((both.0.into(), both.1))
     }
 
     /// Stops Qdrant, then PostgreSQL, in order.

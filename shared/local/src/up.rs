@@ -8,9 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use auth::signer::GeneratedKeys;
+use secrecy::SecretString;
 use shared::{
     App,
-    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, LogConfig, QdrantConfig, TokenConfig},
+    config::{
+        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig, QdrantConfig,
+        TokenConfig,
+    },
     db::migrations,
     deadline::Deadline,
     problem::Causes,
@@ -22,7 +27,9 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{args::Options, demo, failure::Failure, folder, gateway, keys, model, s3, settings, stores::Stores};
+use crate::{
+    args::Options, demo, failure::Failure, folder, gateway, keys, metrics, model, s3, settings, stores::Stores,
+};
 
 /// How long requests that are running may take to end, once we are asked to.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +49,7 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let log = LogConfig::from_env();
     // At a terminal a line for each request is noise between the demo's lines; for a machine it is the point.
     let asked = settings::var("RUST_LOG").is_some() || options.json;
+    metrics::collect();
     telemetry::init(if asked { &log.filter } else { "warn" }, options.json);
 
     let data = settings::data_dir();
@@ -50,34 +58,52 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let listener = bind(options.port)?;
     let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
     let keys = keys::load_or_generate(&data.join("keys"))?;
-    let (embedding, answers) = models()?;
+    let models = models()?;
     let stores = Stores::start(&data)?;
-    let config = Config {
-        database: DatabaseConfig::at(stores.database_url.clone()),
-        qdrant: QdrantConfig::at(&stores.qdrant_url),
-        embedding,
-        tokens: TokenConfig {
-            issuer: format!("http://{address}"),
-            audience: "lockstep".to_owned(),
-            access_ttl: Duration::from_mins(15),
-            jwks: keys.jwks,
-            signing_key: Some(keys.private_pem),
-        },
-        answers,
-        limits: Limits::default(),
-    };
+    stores.announce(&data)?;
+    let config = config(stores.database_url.clone(), &stores.qdrant_url, models, format!("http://{address}"), keys);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
-    let result = runtime.block_on(serve(config, listener, address, &data, options, started));
+    let result = runtime.block_on(serve(config, stores.private_database, listener, address, &data, options, started));
     // What still runs now has had its time; a model's inference may run on in its thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     stores.stop();
     result
 }
 
-/// Serves until a signal comes, then lets running requests end.
+/// The configuration of the functions on these stores.
+pub(crate) fn config(
+    database_url: SecretString,
+    qdrant_url: &str,
+    Models { embedding, next, answers }: Models,
+    issuer: String,
+    keys: GeneratedKeys,
+) -> Config {
+    Config {
+        database: DatabaseConfig::at(database_url),
+        qdrant: QdrantConfig::at(qdrant_url),
+        embedding,
+        embedding_next: next,
+        tokens: TokenConfig {
+            issuer,
+            audience: "lockstep".to_owned(),
+            access_ttl: Duration::from_mins(15),
+            jwks: keys.jwks,
+            jwks_entry: None,
+            signing_key: Some(keys.private_pem),
+            signing_key_entry: None,
+        },
+        answers,
+        extraction: ExtractionConfig::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// Migrates as the owner, then serves under the functions' role until a signal comes, and lets running requests end. A given
+/// database's URL is taken as it is.
 async fn serve(
-    config: Config,
+    mut config: Config,
+    private: bool,
     listener: TcpListener,
     address: SocketAddr,
     data: &Path,
@@ -88,6 +114,9 @@ async fn serve(
     migrations::run(&config.database)
         .await
         .map_err(|error| Failure::new(format!("the database can not be brought up to date: {}", Causes(&error))))?;
+    if private {
+        config.database.url = migrations::as_app_role(&config.database.url);
+    }
     let app = App::new(config).map_err(Failure::because("the configuration does not hold"))?;
     let router = gateway::router(&app).map_err(Failure::because("the configuration does not hold"))?;
     let s3 = s3::open(&data.join("s3"))?;
@@ -132,20 +161,33 @@ async fn serve(
     Ok(())
 }
 
-/// What stands in the environment as it does in the cloud: the endpoint that `EMBEDDING_URL` names, or the model in this
-/// process; the language model and the reranker, if there are any.
-fn models() -> Result<(EmbeddingConfig, AnswersConfig), Failure> {
+/// The models that the environment names, as in the cloud.
+pub(crate) struct Models {
+    /// The endpoint that `EMBEDDING_URL` names, or the model in this process.
+    embedding: EmbeddingConfig,
+    /// The other one, while one takes the other's place.
+    next: Option<EmbeddingConfig>,
+    /// The language model and the reranker, if there are any.
+    answers: AnswersConfig,
+}
+
+pub(crate) fn models() -> Result<Models, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("there is no runtime"))?;
-    let secrets = SecretsManager::default();
+    let secrets = SecretsManager::shared();
     let mut embedding = runtime
         .block_on(EmbeddingConfig::from_env(&secrets))
         .map_err(Failure::because("the embedding's settings do not hold"))?;
     if let EmbeddingConfig::MiniLm { dir, .. } = &mut embedding {
         *dir = model::dir()?;
     }
-    let answers = runtime.block_on(AnswersConfig::from_env(&secrets));
-    Ok((embedding, answers.map_err(Failure::because("the settings of the language model do not hold"))?))
+    let next = runtime
+        .block_on(EmbeddingConfig::next_from_env(&secrets))
+        .map_err(Failure::because("the other embedding's settings do not hold"))?;
+    let answers = runtime
+        .block_on(AnswersConfig::from_env(&secrets))
+        .map_err(Failure::because("the settings of the language model do not hold"))?;
+    Ok(Models { embedding, next, answers })
 }
 
 /// Turns true when a signal asks us to end.
@@ -187,6 +229,16 @@ async fn sweep(app: App, ending: watch::Receiver<bool>) {
 
 /// Holds the data folder: two stacks on one would fight over it.
 fn lock(data: &Path) -> Result<File, Failure> {
+    try_lock(data)?.map_err(|pid| {
+        Failure::new(format!(
+            "another `lockstep up` (process {pid}) runs on {}; stop it, or set LOCKSTEP_DATA_DIR to another folder",
+            data.display()
+        ))
+    })
+}
+
+/// Holds the data folder, or tells which process does.
+pub(crate) fn try_lock(data: &Path) -> Result<Result<File, String>, Failure> {
     let path = data.join("lock");
     let unusable = || format!("{} can not be used", path.display());
     let mut file = File::options()
@@ -201,16 +253,12 @@ fn lock(data: &Path) -> Result<File, Failure> {
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
             file.read_to_string(&mut pid).ok();
-            return Err(Failure::new(format!(
-                "another `lockstep up` (process {}) runs on {}; stop it, or set LOCKSTEP_DATA_DIR to another folder",
-                pid.trim(),
-                data.display()
-            )));
+            return Ok(Err(pid.trim().to_owned()));
         }
         Err(TryLockError::Error(error)) => return Err(Failure::because(unusable())(error)),
     }
     file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(Failure::because(unusable()))?;
-    Ok(file)
+    Ok(Ok(file))
 }
 
 fn bind(port: u16) -> Result<TcpListener, Failure> {

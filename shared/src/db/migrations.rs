@@ -1,7 +1,7 @@
 //! The schema's migrations: plain SQL in `migrations/`, applied in order, each once.
 
 use refinery::Target;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{ConfigError, DatabaseConfig};
 
@@ -12,6 +12,12 @@ mod embedded {
 
 /// Any number, as long as it is this one everywhere: whoever migrates holds the advisory lock of this key.
 const LOCK_KEY: i64 = 0x4c6f_636b_7374_6570;
+
+/// The role under which the functions run: see `grants.sql`.
+pub const APP_ROLE: &str = "lockstep_app";
+
+/// Gives [`APP_ROLE`] what it may do.
+const GRANTS: &str = include_str!("grants.sql");
 
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,7 @@ pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
         .set_abort_missing(true)
         .run_async(&mut client)
         .await?;
+    client.batch_execute(GRANTS).await?;
     limit_statements(&client, config).await?;
     drop(client);
     // Ends once the client is gone; its own error would only repeat what the statements have said.
@@ -55,7 +62,8 @@ pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
     Ok(report.applied_migrations().len())
 }
 
-/// Bounds what a statement may take on the server, for the role and database that we are: a statement whose caller is gone
+/// Bounds what a statement may take on the server, for whoever uses this database: the functions' role is another one than
+/// ours, and does not inherit such settings from a group. A statement whose caller is gone
 /// would go on holding locks. Set here, because a pooler between us (RDS Proxy, PgBouncer) refuses it as a start-up option
 /// and pins the session when it is set in one.
 async fn limit_statements(client: &tokio_postgres::Client, config: &DatabaseConfig) -> Result<(), MigrationError> {
@@ -63,11 +71,20 @@ async fn limit_statements(client: &tokio_postgres::Client, config: &DatabaseConf
     let set = format!(
         "DO $$
         BEGIN
-            EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET statement_timeout = {timeout_ms}', current_database());
-            EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET idle_in_transaction_session_timeout = {timeout_ms}',
+            EXECUTE format('ALTER DATABASE %I SET statement_timeout = {timeout_ms}', current_database());
+            EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = {timeout_ms}',
                 current_database());
         END $$"
     );
     client.batch_execute(&set).await?;
     Ok(())
+}
+
+/// `url`, for sessions that run under [`APP_ROLE`] from their start though another role logs in: for the local stack and
+/// for tests, whose only login role owns everything. An installation has a login role that is a member of it.
+#[must_use]
+pub fn as_app_role(url: &SecretString) -> SecretString {
+    let url = url.expose_secret();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options=-c%20role%3D{APP_ROLE}").into()
 }

@@ -11,7 +11,7 @@ mod tls;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -22,6 +22,7 @@ pub use self::error::{DbError, constraint};
 use crate::{
     config::{ConfigError, DatabaseConfig},
     deadline::Deadline,
+    metrics,
     retry::{self, RetryBudget},
 };
 
@@ -72,7 +73,7 @@ impl Db {
             .build()
             .map_err(|source| ConfigError::invalid("DATABASE_POOL_MAX", source))?;
         let transaction_timeout = config.transaction_timeout;
-        Ok(Self { pool, transaction_timeout, deadline: None, retries: RetryBudget::default() })
+        Ok(Self { pool, transaction_timeout, deadline: None, retries: RetryBudget::new("postgresql") })
     }
 
     /// The same pool, for calls that must end by `deadline`: waiting for a connection, attempts and pauses included.
@@ -126,7 +127,9 @@ impl Db {
         E: From<DbError> + AsDbError,
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
+        let asked = Instant::now();
         let mut checkout = Checkout(Some(self.pool.get().await.map_err(DbError::from)?));
+        metrics::pool_wait(asked.elapsed());
         let result = async {
             let client = checkout.0.as_mut().ok_or(DbError::Timeout)?;
             let transaction = client.transaction().await.map_err(DbError::from)?;

@@ -113,7 +113,7 @@ impl HttpEmbedder {
             .build()
             .map_err(|error| EmbedError::Config { source: error.into() })?;
         let space = Space { model: config.model.clone(), dimension: config.dimension };
-        Ok(Self { space, config, url, client, retries: RetryBudget::default() })
+        Ok(Self { space, config, url, client, retries: RetryBudget::new("embedder") })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.

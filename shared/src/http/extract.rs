@@ -14,6 +14,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
+use super::callers;
 use crate::{
     App,
     deadline::Deadline,
@@ -48,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Invocation {
 /// A router that [`super::finish`] has not finished.
 #[derive(Debug, thiserror::Error)]
 #[error("the router lacks the invocation layer")]
-struct NotFinished;
+pub(super) struct NotFinished;
 
 /// What handlers share, for this request: calls to PostgreSQL end by its deadline. Handlers take this, and not the state,
 /// which knows no end.
@@ -64,7 +65,8 @@ impl FromRequestParts<App> for Timed {
     }
 }
 
-/// The caller, by the access token in `Authorization: Bearer`.
+/// The caller, by the access token in `Authorization: Bearer`. API keys are refused here, whatever their scopes: a route
+/// that takes them says so, see [`super::Reader`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Principal {
     /// The account.
@@ -75,14 +77,17 @@ impl FromRequestParts<App> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let refuse = || Problem::new(Code::Unauthenticated, "Send a valid access token: `Authorization: Bearer ...`.");
-        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or_else(refuse)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(refuse());
+        match callers::bearer(parts, app).await? {
+            callers::Bearer::Token(token) => {
+                let claims =
+                    app.verifier.check(&token).await.map_err(|error| callers::unauthenticated().caused_by(error))?;
+                Ok(Self { user: claims.sub })
+            }
+            callers::Bearer::Key(_) => {
+                let detail = "This needs an access token: an API key does not stand for the person.";
+                Err(Problem::new(Code::InsufficientScope, detail))
+            }
         }
-        let claims = app.verifier.verify(token.trim()).map_err(|error| refuse().caused_by(error))?;
-        Ok(Self { user: claims.sub })
     }
 }
 
@@ -227,6 +232,20 @@ impl<T: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathId<T> {
         let not_found = || Problem::not_found("thing");
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| not_found())?;
         text.parse().map(Self).map_err(|_| not_found())
+    }
+}
+
+/// The ids in a route with two parameters. What is not an id names nothing: 404.
+#[derive(Clone, Copy, Debug)]
+pub struct PathIds<A, B>(pub A, pub B);
+
+impl<A: FromStr + Send, B: FromStr + Send, S: Send + Sync> FromRequestParts<S> for PathIds<A, B> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = Path::<(String, String)>::from_request_parts(parts, state).await.ok();
+        let ids = found.and_then(|Path((a, b))| Some(Self(a.parse().ok()?, b.parse().ok()?)));
+        ids.ok_or_else(|| Problem::not_found("thing"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What all routers share: the request's id and deadline, problems, strict extractors, the caller.
 
+mod callers;
 mod extract;
 
 use std::{
@@ -17,12 +18,14 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 
+pub use self::callers::{Admin, Reader, Writer};
 pub use self::extract::{
-    Body, Invocation, Json, Params, PathId, Principal, Timed, media_type, params, unsupported_media_type,
+    Body, Invocation, Json, Params, PathId, PathIds, Principal, Timed, media_type, params, unsupported_media_type,
 };
 use crate::{
     App,
     deadline::Deadline,
+    metrics,
     problem::{Code, Problem},
 };
 
@@ -63,7 +66,9 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
             .retry_after(Duration::from_secs(1))
             .into_response(),
     };
+    let mut code = None;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        code = Some(problem.code().as_str());
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.respond(&id);
         // RFC 9110, section 15.5.6: a 405 lists the methods that there are; axum knows them.
@@ -74,12 +79,15 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    let duration = started.elapsed();
+    metrics::request(route.as_deref(), code, duration);
+    metrics::flush();
     tracing::info!(
         request.id = id,
         http.method = %method,
         http.route = route,
         http.status = response.status().as_u16(),
-        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         "request"
     );
     response

@@ -4,7 +4,7 @@
 
 pub mod qdrant;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -91,11 +91,35 @@ pub struct Linked {
 /// an error does not mean that it was not applied.
 #[async_trait]
 pub trait VectorIndex: Send + Sync + std::fmt::Debug {
-    /// Creates what the space needs, where it is missing.
+    /// What it is called in Qdrant: the space's alias, or a collection's own name.
+    fn name(&self) -> &str;
+
+    /// The same space under another name: one collection of it, whatever the alias says.
+    fn collection(&self, name: &str) -> Arc<dyn VectorIndex>;
+
+    /// Creates the collection of this name, where it is missing. Not for an alias.
     ///
     /// # Errors
     /// See [`IndexError`].
     async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError>;
+
+    /// Drops the collection of this name, and the aliases that name it; that it is not there does not matter.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    async fn drop_collection(&self, deadline: Deadline) -> Result<(), IndexError>;
+
+    /// The collection that the alias of this name stands for, if there is such an alias.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    async fn behind(&self, deadline: Deadline) -> Result<Option<String>, IndexError>;
+
+    /// Makes the alias of this name stand for `collection` from now on, in one step.
+    ///
+    /// # Errors
+    /// [`IndexError::Missing`] when there is no such collection; see [`IndexError`].
+    async fn point_to(&self, collection: &str, deadline: Deadline) -> Result<(), IndexError>;
 
     /// Writes points, replacing those with the same ids.
     ///

@@ -1,10 +1,6 @@
 //! Qdrant over gRPC. The only file that names `qdrant_client`.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use qdrant_client::{
@@ -39,18 +35,18 @@ const SPARSE: &str = "bm25";
 /// Links of each node in the HNSW graph, in the whole and within each knowledge base (Qdrant's default for `m`).
 const HNSW_LINKS: u64 = 16;
 
-/// One space in Qdrant: a collection behind an alias. Connects when first used.
+/// One space in Qdrant, under its alias or under a collection's own name. Connects when first used. Cheap to clone.
+#[derive(Clone)]
 pub struct QdrantIndex {
-    client: Qdrant,
-    alias: String,
+    client: Arc<Qdrant>,
+    /// The space's alias, or a collection's own name.
+    name: String,
     dimension: u64,
     timeout: Duration,
-    /// Whether the collection was seen or made. False again once a write finds it gone.
-    ensured: AtomicBool,
 }
 
 impl QdrantIndex {
-    /// The index of `space`.
+    /// The index of `space`, under its alias.
     ///
     /// # Errors
     /// When the URL can not be read.
@@ -65,11 +61,10 @@ impl QdrantIndex {
         }
         let client = builder.build().map_err(|error| ConfigError::invalid("QDRANT_URL", error))?;
         Ok(Self {
-            client,
-            alias: format!("{}-{}", config.prefix, space.collection_name()),
+            client: Arc::new(client),
+            name: format!("{}-{}", config.prefix, space.collection_name()),
             dimension: space.dimension as u64,
             timeout: config.timeout,
-            ensured: AtomicBool::new(false),
         })
     }
 
@@ -85,10 +80,9 @@ impl QdrantIndex {
         }
     }
 
-    /// Creates collection, payload indexes and alias. Every step is safe to repeat, and two containers that do
-    /// it at once end in the same place.
+    /// Creates collection and payload indexes. Every step is safe to repeat, and two containers that do it at once end in
+    /// the same place.
     async fn create(&self) -> Result<(), QdrantError> {
-        let collection = format!("{}-v1", self.alias);
         let mut vectors = VectorsConfigBuilder::default();
         vectors.add_named_vector_params(DENSE, VectorParamsBuilder::new(self.dimension, Distance::Cosine));
         let mut sparse = SparseVectorsConfigBuilder::default();
@@ -97,7 +91,7 @@ impl QdrantIndex {
         already_there(
             self.client
                 .create_collection(
-                    CreateCollectionBuilder::new(&collection)
+                    CreateCollectionBuilder::new(&self.name)
                         .vectors_config(vectors)
                         .sparse_vectors_config(sparse)
                         .hnsw_config(hnsw),
@@ -107,14 +101,12 @@ impl QdrantIndex {
         for (field, is_tenant) in [(KNOWLEDGE_BASE, true), (DOCUMENT, false)] {
             self.client
                 .create_field_index(
-                    CreateFieldIndexCollectionBuilder::new(&collection, field, FieldType::Keyword)
+                    CreateFieldIndexCollectionBuilder::new(&self.name, field, FieldType::Keyword)
                         .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(is_tenant))
                         .wait(true),
                 )
                 .await?;
         }
-        // An alias that another container has just made points to the same collection.
-        self.client.create_alias(CreateAliasBuilder::new(&collection, &self.alias)).await?;
         Ok(())
     }
 
@@ -128,7 +120,7 @@ impl QdrantIndex {
         if !search.except.is_empty() {
             filter.must_not.push(Condition::has_id(point_ids(&search.except)));
         }
-        QueryPointsBuilder::new(&self.alias)
+        QueryPointsBuilder::new(&self.name)
             .query(query)
             .using(vector)
             .filter(filter)
@@ -152,33 +144,49 @@ fn in_knowledge_bases(search: &Search) -> Condition {
 
 #[async_trait]
 impl VectorIndex for QdrantIndex {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn collection(&self, name: &str) -> Arc<dyn VectorIndex> {
+        Arc::new(Self { name: name.to_owned(), ..self.clone() })
+    }
+
     async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError> {
-        // Two at once do the same twice, which is harmless.
-        if self.ensured.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        match self.within(deadline, self.client.collection_info(&self.alias)).await {
+        match self.within(deadline, self.client.collection_info(&self.name)).await {
             // Boxed: seldom run, and large.
-            Err(IndexError::Missing) => Box::pin(self.within(deadline, self.create())).await?,
-            other => drop(other?),
+            Err(IndexError::Missing) => Box::pin(self.within(deadline, self.create())).await,
+            other => other.map(drop),
         }
-        self.ensured.store(true, Ordering::Relaxed);
-        Ok(())
+    }
+
+    async fn drop_collection(&self, deadline: Deadline) -> Result<(), IndexError> {
+        match self.within(deadline, self.client.delete_collection(&self.name)).await {
+            Err(IndexError::Missing) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn behind(&self, deadline: Deadline) -> Result<Option<String>, IndexError> {
+        let answer = self.within(deadline, self.client.list_aliases()).await?;
+        let alias = answer.aliases.into_iter().find(|alias| alias.alias_name == self.name);
+        Ok(alias.map(|alias| alias.collection_name))
+    }
+
+    async fn point_to(&self, collection: &str, deadline: Deadline) -> Result<(), IndexError> {
+        // One action: Qdrant puts the new name in the old one's place under a lock, so that no search falls in between.
+        let request = CreateAliasBuilder::new(collection, &self.name);
+        self.within(deadline, self.client.create_alias(request)).await.map(drop)
     }
 
     async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
         let points: Vec<PointStruct> = points.into_iter().map(point_struct).collect();
-        let request = UpsertPointsBuilder::new(&self.alias, points).wait(true);
-        let result = self.within(deadline, self.client.upsert_points(request)).await.map(drop);
-        if let Err(IndexError::Missing) = result {
-            // It was there: the index is lost. Whoever tries again makes it again.
-            self.ensured.store(false, Ordering::Relaxed);
-        }
-        result
+        let request = UpsertPointsBuilder::new(&self.name, points).wait(true);
+        self.within(deadline, self.client.upsert_points(request)).await.map(drop)
     }
 
     async fn delete(&self, ids: &[ChunkId], deadline: Deadline) -> Result<(), IndexError> {
-        let request = DeletePointsBuilder::new(&self.alias).points(PointsIdsList { ids: point_ids(ids) }).wait(true);
+        let request = DeletePointsBuilder::new(&self.name).points(PointsIdsList { ids: point_ids(ids) }).wait(true);
         match self.within(deadline, self.client.delete_points(request)).await {
             // No collection, no points: what was to be removed is not there.
             Err(IndexError::Missing) => Ok(()),
@@ -188,19 +196,19 @@ impl VectorIndex for QdrantIndex {
 
     async fn count(&self, ids: &[ChunkId], deadline: Deadline) -> Result<usize, IndexError> {
         let request =
-            CountPointsBuilder::new(&self.alias).filter(Filter::must([Condition::has_id(point_ids(ids))])).exact(true);
+            CountPointsBuilder::new(&self.name).filter(Filter::must([Condition::has_id(point_ids(ids))])).exact(true);
         let answer = self.within(deadline, self.client.count(request)).await?;
         Ok(answer.result.map_or(0, |result| usize::try_from(result.count).unwrap_or(usize::MAX)))
     }
 
     async fn present(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<ChunkId>, IndexError> {
-        let request = GetPointsBuilder::new(&self.alias, point_ids(ids)).with_payload(false).with_vectors(false);
+        let request = GetPointsBuilder::new(&self.name, point_ids(ids)).with_payload(false).with_vectors(false);
         let answer = self.within(deadline, self.client.get_points(request)).await?;
         answer.result.into_iter().map(|point| chunk_id(point.id)).collect()
     }
 
     async fn linked(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<Linked>, IndexError> {
-        let request = GetPointsBuilder::new(&self.alias, point_ids(ids)).with_payload(true).with_vectors(false);
+        let request = GetPointsBuilder::new(&self.name, point_ids(ids)).with_payload(true).with_vectors(false);
         match self.within(deadline, self.client.get_points(request)).await {
             Err(IndexError::Missing) => Ok(Vec::new()),
             answer => answer?.result.into_iter().map(linked).collect(),
@@ -214,7 +222,7 @@ impl VectorIndex for QdrantIndex {
         limit: u32,
         deadline: Deadline,
     ) -> Result<Vec<Linked>, IndexError> {
-        let mut request = ScrollPointsBuilder::new(&self.alias)
+        let mut request = ScrollPointsBuilder::new(&self.name)
             .offset(PointId::from(from.to_string()))
             .limit(limit)
             .with_payload(true)
@@ -229,7 +237,7 @@ impl VectorIndex for QdrantIndex {
     }
 
     async fn count_part(&self, part: Part, deadline: Deadline) -> Result<u64, IndexError> {
-        let mut request = CountPointsBuilder::new(&self.alias).exact(true);
+        let mut request = CountPointsBuilder::new(&self.name).exact(true);
         if let Some(filter) = part_filter(part) {
             request = request.filter(filter);
         }
@@ -252,7 +260,7 @@ impl VectorIndex for QdrantIndex {
         {
             return Ok(Candidates::default());
         }
-        let request = QueryBatchPointsBuilder::new(&self.alias, legs);
+        let request = QueryBatchPointsBuilder::new(&self.name, legs);
         let answer = self.within(deadline, self.client.query_batch(request)).await?;
         let mut results = answer.result.into_iter().map(|batch| scored(batch.result));
         let mut leg = |asked: bool| {
@@ -268,7 +276,7 @@ impl VectorIndex for QdrantIndex {
 
 impl std::fmt::Debug for QdrantIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QdrantIndex").field("alias", &self.alias).finish_non_exhaustive()
+        f.debug_struct("QdrantIndex").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

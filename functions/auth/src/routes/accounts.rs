@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     App,
     domain::{DisplayName, InvalidValue, KnowledgeBaseId, Role, UserId},
-    http::{Invocation, Json, Principal},
+    http::{Invocation, Json, Principal, Reader},
     problem::Problem,
 };
 use time::OffsetDateTime;
@@ -109,7 +109,7 @@ async fn log_in(
     Ok(private(StatusCode::OK, SignedInBody::from(signed_in)))
 }
 
-async fn profile(Extension(accounts): Extension<Accounts>, caller: Principal) -> Result<Response, Problem> {
+async fn profile(Extension(accounts): Extension<Accounts>, caller: Reader) -> Result<Response, Problem> {
     let profile = accounts.profile(caller.user).await?;
     Ok(private(StatusCode::OK, ProfileBody::from(profile)))
 }

@@ -3,14 +3,14 @@
 use axum::{
     Extension, Router,
     response::{IntoResponse, Response},
-    routing::{delete, post},
+    routing::{patch, post},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use shared::{
     App,
     domain::{DisplayName, KnowledgeBaseId, Role},
-    http::{Invocation, Json, Params, PathId, Principal},
+    http::{Admin, Invocation, Json, Params, PathId, Reader},
     problem::Problem,
 };
 use time::OffsetDateTime;
@@ -24,7 +24,9 @@ const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/knowledge-bases", post(create).get(list)).route("/knowledge-bases/{id}", delete(remove))
+    Router::new()
+        .route("/knowledge-bases", post(create).get(list))
+        .route("/knowledge-bases/{id}", patch(rename).delete(remove))
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +60,7 @@ struct PageBody {
 
 async fn create(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Admin,
     call: Invocation,
     Json(body): Json<NewKnowledgeBase>,
 ) -> Result<Response, Problem> {
@@ -70,7 +72,7 @@ async fn create(
 
 async fn list(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<PageBody>, Problem> {
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
@@ -84,10 +86,21 @@ async fn list(
     Ok(Json(PageBody { items: found.into_iter().map(KnowledgeBaseBody::from).collect(), next_cursor }))
 }
 
+async fn rename(
+    Extension(knowledge_bases): Extension<KnowledgeBases>,
+    caller: Admin,
+    call: Invocation,
+    PathId(id): PathId<KnowledgeBaseId>,
+    Json(body): Json<NewKnowledgeBase>,
+) -> Result<Json<KnowledgeBaseBody>, Problem> {
+    let name: DisplayName = body.name.parse().map_err(|error| Problem::invalid_field("name", error))?;
+    Ok(Json(knowledge_bases.rename(&call, caller.user, id, name).await?.into()))
+}
+
 /// `DELETE /knowledge-bases/{id}`: out of sight when it answers; the points are removed by the sweeper.
 async fn remove(
     Extension(knowledge_bases): Extension<KnowledgeBases>,
-    caller: Principal,
+    caller: Admin,
     call: Invocation,
     PathId(id): PathId<KnowledgeBaseId>,
 ) -> Result<StatusCode, Problem> {

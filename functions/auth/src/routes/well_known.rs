@@ -2,15 +2,13 @@
 
 use axum::{
     Router,
+    extract::State,
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{HeaderValue, header};
-use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 use shared::{App, config::TokenConfig, http::Json};
-
-use crate::signer;
 
 /// A new key must be published for this long before it signs; API Gateway itself keeps keys for two hours.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html>
@@ -18,10 +16,8 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 
 pub(super) fn routes(config: &TokenConfig) -> Router<App> {
     let configuration = configuration(&config.issuer);
-    // `App` holds a verifier for the same text, so it can be read; an empty set would only make gateways refuse.
-    let keys = signer::public_keys(config).unwrap_or_else(|_| JwkSet::default());
     Router::new()
-        .route("/.well-known/jwks.json", get(async move || public(keys)))
+        .route("/.well-known/jwks.json", get(async |State(app): State<App>| public(app.verifier.key_set().await)))
         .route("/.well-known/openid-configuration", get(async move || public(configuration)))
 }
 

@@ -13,7 +13,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
-    vectors::{Linked, Part},
+    vectors::{Linked, Part, VectorIndex},
 };
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -29,31 +29,31 @@ const REPAIRS_MAX: usize = 64;
 
 /// A page of the merge.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// Where the next one begins; `None` on the last one.
-    pub(super) next: Option<ChunkId>,
+    pub(crate) next: Option<ChunkId>,
     /// What stands in it, in the order of the ids.
-    pub(super) findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// An id, and what the two stores say of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Finding {
-    pub(super) id: ChunkId,
-    pub(super) verdict: Verdict,
+pub(crate) struct Finding {
+    pub(crate) id: ChunkId,
+    pub(crate) verdict: Verdict,
     /// As PostgreSQL has it; as the payload says it, where PostgreSQL knows nothing.
-    pub(super) knowledge_base: Option<KnowledgeBaseId>,
+    pub(crate) knowledge_base: Option<KnowledgeBaseId>,
     /// Likewise.
-    pub(super) document: Option<DocumentId>,
+    pub(crate) document: Option<DocumentId>,
     /// The audited part of PostgreSQL expects it.
-    pub(super) expected: bool,
+    pub(crate) expected: bool,
     /// The audited part of Qdrant holds it.
-    pub(super) found: bool,
+    pub(crate) found: bool,
 }
 
 /// What the two stores say of an id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Both hold it, with the same link keys.
     Agreed,
     /// Of a staged revision, or on the list of retired points: it may be in Qdrant or not.
@@ -68,7 +68,7 @@ pub(super) enum Verdict {
 
 impl Verdict {
     /// Whether its point must be written again.
-    pub(super) fn needs_repair(self) -> bool {
+    pub(crate) fn needs_repair(self) -> bool {
         match self {
             Self::Missing | Self::Mislinked => true,
             Self::Agreed | Self::InFlight | Self::Orphan => false,
@@ -119,14 +119,15 @@ impl Known {
 }
 
 /// Compares the stores from the id `from` on, for one page.
-pub(super) async fn page(
+pub(crate) async fn page(
     app: &App,
+    index: &dyn VectorIndex,
     scope: Option<KnowledgeBaseId>,
     from: ChunkId,
     deadline: Deadline,
 ) -> Result<Page, IngestError> {
     let part = scope.map_or(Part::Whole, Part::KnowledgeBase);
-    let mut points = app.index.scroll(part, from, PAGE, deadline).await?;
+    let mut points = index.scroll(part, from, PAGE, deadline).await?;
     let mut end = end(points.len(), points.last().map(|point| point.id));
     let known = known_between(app, scope, from, end).await?;
     end = end.min(self::end(known.len(), known.last().map(|chunk| chunk.id)));
@@ -134,8 +135,8 @@ pub(super) async fn page(
 
     let first = merge(&known, &points);
     let mut findings = first.findings;
-    findings.extend(look_again_at_missing(app, &first.missing, deadline).await?);
-    findings.extend(look_again_at_strays(app, &first.strays, deadline).await?);
+    findings.extend(look_again_at_missing(app, index, &first.missing, deadline).await?);
+    findings.extend(look_again_at_strays(app, index, &first.strays, deadline).await?);
     findings.sort_unstable_by_key(|finding| finding.id);
 
     let repairs = findings.iter().enumerate().filter(|(_, finding)| finding.verdict.needs_repair());
@@ -154,7 +155,7 @@ fn end(read: usize, last: Option<ChunkId>) -> ChunkId {
 }
 
 /// The id that comes after this one.
-fn after(id: ChunkId) -> Option<ChunkId> {
+pub(crate) fn after(id: ChunkId) -> Option<ChunkId> {
     id.0.as_u128().checked_add(1).map(|next| ChunkId(Uuid::from_u128(next)))
 }
 
@@ -190,12 +191,17 @@ fn merge(known: &[Known], points: &[Linked]) -> Merged {
 
 /// A chunk can have become active after Qdrant's page was read: Qdrant is asked again, by id, and PostgreSQL whether the
 /// chunk still stands.
-async fn look_again_at_missing(app: &App, missing: &[Known], deadline: Deadline) -> Result<Vec<Finding>, IngestError> {
+async fn look_again_at_missing(
+    app: &App,
+    index: &dyn VectorIndex,
+    missing: &[Known],
+    deadline: Deadline,
+) -> Result<Vec<Finding>, IngestError> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<ChunkId> = missing.iter().map(|chunk| chunk.id).collect();
-    let points = app.index.linked(&ids, deadline).await?;
+    let points = index.linked(&ids, deadline).await?;
     let points: HashMap<ChunkId, Linked> = points.into_iter().map(|point| (point.id, point)).collect();
     let standing = known_by_id(app, &ids).await?.0;
     Ok(standing
@@ -209,14 +215,19 @@ async fn look_again_at_missing(app: &App, missing: &[Known], deadline: Deadline)
 
 /// A point that PostgreSQL did not have in the audited part can stand on the list of retired points, or belong to another
 /// knowledge base than its payload says. What is left must still be there: it could have been removed meanwhile.
-async fn look_again_at_strays(app: &App, strays: &[Linked], deadline: Deadline) -> Result<Vec<Finding>, IngestError> {
+async fn look_again_at_strays(
+    app: &App,
+    index: &dyn VectorIndex,
+    strays: &[Linked],
+    deadline: Deadline,
+) -> Result<Vec<Finding>, IngestError> {
     if strays.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<ChunkId> = strays.iter().map(|point| point.id).collect();
     let (known, retired) = known_by_id(app, &ids).await?;
     let known: HashMap<ChunkId, Known> = known.into_iter().map(|chunk| (chunk.id, chunk)).collect();
-    let there: HashSet<ChunkId> = app.index.present(&ids, deadline).await?.into_iter().collect();
+    let there: HashSet<ChunkId> = index.present(&ids, deadline).await?.into_iter().collect();
     let judge = |point: &Linked| {
         let stray = |verdict, found| Finding {
             id: point.id,

@@ -16,12 +16,12 @@
 //! dead for good. Chunks of staged revisions may have points or not, however long their ingestion takes. Points that were
 //! retired belong to the list of retired points, which keeps them until no lease can be writing them.
 
-mod compare;
+pub(crate) mod compare;
 mod digest;
 mod ledger;
 mod orphans;
 mod record;
-mod repair;
+pub(crate) mod repair;
 
 use std::time::Duration;
 
@@ -30,12 +30,13 @@ use shared::{
     deadline::Deadline,
     domain::{ContentHash, KnowledgeBaseId},
     embed::EmbedError,
+    metrics,
     problem::Causes,
     vectors::IndexError,
 };
 use time::OffsetDateTime;
 
-use crate::error::IngestError;
+use crate::{collections, error::IngestError};
 pub(crate) use ledger::last_of;
 pub use orphans::approve;
 
@@ -146,6 +147,9 @@ async fn work(app: &App, lease: ledger::Lease, deadline: Deadline) -> Result<Aud
         }
     }
     let audit = ledger::require(app, id).await?;
+    if audit.finished_at.is_some() && audit.knowledge_base.is_none() {
+        metrics::drift(audit.missing, audit.orphaned, audit.mislinked, audit.withheld);
+    }
     if audit.finished_at.is_some() {
         tracing::info!(
             audit.id = id,
@@ -169,12 +173,13 @@ async fn work(app: &App, lease: ledger::Lease, deadline: Deadline) -> Result<Aud
 /// Does the audit's parts; false when the time was too short.
 async fn parts(app: &App, lease: ledger::Lease, deadline: Deadline) -> Result<bool, IngestError> {
     let mut place = ledger::place(app, lease).await?;
+    let index = collections::live(app).await?;
     while let Some(from) = place.next {
         if deadline.remaining() < PAGE_TIME_MIN {
             return Ok(false);
         }
-        let page = compare::page(app, lease.scope, from, deadline).await?;
-        let repaired = repair::repair(app, &page.findings, deadline).await?;
+        let page = compare::page(app, &*index, lease.scope, from, deadline).await?;
+        let repaired = repair::repair(app, &page.findings, None, deadline).await?;
         place = record::record(app, lease, place, &page, &repaired).await?;
     }
     orphans::decide(app, lease, deadline).await?;

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{ledger::Lease, repair::gone};
-use crate::error::IngestError;
+use crate::{collections, error::IngestError};
 
 /// Orphans of up to so many documents are removed unasked.
 const DOCUMENTS_MAX: i64 = 10;
@@ -29,16 +29,17 @@ const PAGE: i64 = 500;
 /// tenth of the points would go, and all of them if that holds for everything that was compared.
 pub(super) async fn decide(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
     let total = total(app, lease).await?;
+    let index = collections::live(app).await?;
     let all = total.documents > DOCUMENTS_MAX && {
         let part = lease.scope.map_or(Part::Whole, Part::KnowledgeBase);
-        too_many(total.points, app.index.count_part(part, deadline).await?)
+        too_many(total.points, index.count_part(part, deadline).await?)
     };
     let mut withheld = Vec::new();
     // What is withheld altogether needs no second reason.
     for group in if all { Vec::new() } else { groups(app, lease).await? } {
         // A payload that names no knowledge base: they are compared to everything.
         let part = group.knowledge_base.map_or(Part::Whole, Part::KnowledgeBase);
-        if too_many(group.points, app.index.count_part(part, deadline).await?) {
+        if too_many(group.points, index.count_part(part, deadline).await?) {
             withheld.push(group.knowledge_base.map_or(Uuid::nil(), |id| id.0));
         }
     }
@@ -192,9 +193,9 @@ pub(super) async fn remove(app: &App, deadline: Deadline) -> Result<(), IngestEr
         if ids.is_empty() {
             break;
         }
-        let dead = gone(app, &ids).await?;
+        let (dead, targets) = (gone(app, &ids).await?, collections::read(app).await?);
         if !dead.is_empty() {
-            app.index.delete(&dead, deadline).await?;
+            collections::remove(app, &targets, &dead, deadline).await?;
         }
         forget(app, &ids, &dead).await?;
     }

@@ -13,17 +13,19 @@ use uuid::Uuid;
 
 use super::compare::Finding;
 use crate::{
+    collections::{self, Collection, Pending},
     error::IngestError,
-    saga::{self, Pending},
 };
 
 /// Chunks that are embedded at once.
 const BATCH: usize = 32;
 
-/// Embeds and writes those of these findings that need it, document by document, and returns the ids that were written.
-pub(super) async fn repair(
+/// Embeds and writes those of these findings that need it, document by document, and returns the ids that were written:
+/// to `only`, or to all collections.
+pub(crate) async fn repair(
     app: &App,
     findings: &[Finding],
+    only: Option<&Collection>,
     deadline: Deadline,
 ) -> Result<HashSet<ChunkId>, IngestError> {
     let mut documents: BTreeMap<(KnowledgeBaseId, DocumentId), Vec<ChunkId>> = BTreeMap::new();
@@ -35,32 +37,45 @@ pub(super) async fn repair(
     if documents.is_empty() {
         return Ok(HashSet::new());
     }
-    app.index.ensure(deadline).await?;
+    collections::ready(app, deadline).await?;
     let mut repaired = HashSet::new();
     for ((knowledge_base, document), ids) in documents {
         for batch in ids.chunks(BATCH) {
             tracing::warn!(document.id = %document, points = batch.len(), "points have drifted and are written again");
-            let pending = active(app, document, batch).await?;
-            let points = saga::points(app, knowledge_base, document, pending, deadline).await?;
-            let points: Vec<_> = points.into_iter().map(|(_, point)| point).collect();
-            if points.is_empty() {
-                continue;
-            }
-            let written: Vec<ChunkId> = points.iter().map(|point| point.id).collect();
-            saga::upsert(app, points, deadline).await?;
-            // The document can have gone meanwhile, and its points with it, before ours arrived.
-            let gone = gone(app, &written).await?;
-            if !gone.is_empty() {
-                app.index.delete(&gone, deadline).await?;
-            }
+            let (pending, targets) = active(app, knowledge_base, document, batch).await?;
+            let targets = only.map_or(targets, |only| vec![only.clone()]);
+            let written: Vec<ChunkId> = pending.iter().map(|chunk| chunk.id).collect();
+            let batch = collections::embed(app, targets.clone(), &pending, deadline).await?;
+            collections::upsert(app, batch, deadline).await?;
+            let gone = remove_gone(app, &targets, &written, deadline).await?;
             repaired.extend(written.into_iter().filter(|id| !gone.contains(id)));
         }
     }
     Ok(repaired)
 }
 
-/// The texts of those of these chunks that stand in the document's active revision now.
-async fn active(app: &App, document: DocumentId, ids: &[ChunkId]) -> Result<Vec<Pending>, DbError> {
+/// A document can go while its points are written, and its points with it, before ours arrive: PostgreSQL is asked again,
+/// and what has gone meanwhile is removed. Returns that.
+pub(crate) async fn remove_gone(
+    app: &App,
+    targets: &[Collection],
+    written: &[ChunkId],
+    deadline: Deadline,
+) -> Result<Vec<ChunkId>, IngestError> {
+    let gone = gone(app, written).await?;
+    if !gone.is_empty() {
+        collections::remove(app, targets, &gone, deadline).await?;
+    }
+    Ok(gone)
+}
+
+/// The texts of those of these chunks that stand in the document's active revision now, and where they belong.
+async fn active(
+    app: &App,
+    knowledge_base: KnowledgeBaseId,
+    document: DocumentId,
+    ids: &[ChunkId],
+) -> Result<(Vec<Pending>, Vec<Collection>), DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     app.db
         .transaction("read drifted chunks", async move |tx| {
@@ -75,7 +90,9 @@ async fn active(app: &App, document: DocumentId, ids: &[ChunkId]) -> Result<Vec<
                     &[(&document.0, Type::UUID), (&ids, Type::UUID_ARRAY)],
                 )
                 .await?;
-            rows.iter().map(Pending::from_row).collect()
+            let targets = collections::targets(tx).await?;
+            let pending = rows.iter().map(|row| Pending::from_row(row, knowledge_base, document));
+            Ok((pending.collect::<Result<_, _>>()?, targets))
         })
         .await
 }

@@ -1,22 +1,27 @@
 //! The Lambda function `sweeper`: what a schedule starts, and where an operator approves withheld removals.
 
+use std::process::ExitCode;
+
+use ingest::extract::sandbox;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
-use shared::{
-    App,
-    config::{Config, LogConfig},
-    deadline::Deadline,
-    secrets::SecretsManager,
-    telemetry,
-};
+use shared::{App, config::Config, deadline::Deadline, metrics, secrets::SecretsManager, telemetry};
+
+fn main() -> Result<ExitCode, Error> {
+    if let Some(code) = sandbox::run_if_asked() {
+        return Ok(code);
+    }
+    serve().map(|()| ExitCode::SUCCESS)
+}
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
-    let log = LogConfig::from_env();
-    telemetry::init(&log.filter, log.json);
-    let app = &App::new(Config::from_env(&SecretsManager::default()).await?)?;
+async fn serve() -> Result<(), Error> {
+    telemetry::start();
+    let app = &App::new(Config::from_env(&SecretsManager::shared()).await?)?;
     let handle = |event: LambdaEvent<ingest::SweeperEvent>| async move {
         let deadline = Deadline::at(event.context.deadline());
-        ingest::sweeper(app, event.payload, deadline).await.map_err(Error::from)
+        let done = ingest::sweeper(app, event.payload, deadline).await.map_err(Error::from);
+        metrics::flush();
+        done
     };
     lambda_runtime::run(service_fn(handle)).await
 }

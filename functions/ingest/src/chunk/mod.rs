@@ -51,7 +51,7 @@ pub struct Chunk {
     pub byte_end: usize,
     /// Exactly `extracted.text[byte_start..byte_end]`.
     pub text: String,
-    /// The page on which it begins, from 1, for formats with pages.
+    /// The page, slide or sheet on which it stands, from 1, for formats that have them.
     pub page: Option<u32>,
     /// The headings that all of it stands under, outermost first. Of a path with too many tokens the
     /// innermost headings are kept.

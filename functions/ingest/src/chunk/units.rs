@@ -5,7 +5,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use super::Limits;
 use super::paths::Paths;
 use super::runs;
-use crate::extract::{BlockKind, Extracted};
+use crate::extract::{BlockKind, Extracted, Page};
 
 /// A block up to this long is not looked into for sentences.
 const WHOLE_BLOCK_BYTES_MAX: usize = 160;
@@ -30,6 +30,8 @@ pub(super) struct Unit {
 /// What a cut before a unit separates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Before {
+    /// A page, a slide or a sheet.
+    Page,
     /// A heading: its level is no deeper than that of the section before.
     Heading,
     /// A heading inside the section before.
@@ -50,7 +52,7 @@ impl Before {
     /// more.
     fn cut_cost(self) -> u64 {
         match self {
-            Self::Heading | Self::SubHeading => 300,
+            Self::Page | Self::Heading | Self::SubHeading => 300,
             Self::Paragraph => 1_000,
             Self::ListItem => 1_200,
             Self::Row => 1_500,
@@ -63,13 +65,14 @@ impl Before {
     }
 
     fn is_heading(self) -> bool {
-        matches!(self, Self::Heading | Self::SubHeading)
+        matches!(self, Self::Page | Self::Heading | Self::SubHeading)
     }
 
     /// What it costs not to cut: passages on two subjects are found for neither. More than a boundary,
     /// less than two small chunks.
     fn cross_cost(self) -> u32 {
         match self {
+            Self::Page => PAGE_CROSS_COST,
             Self::Heading => 1_700,
             Self::SubHeading => 1_400,
             _ => 0,
@@ -80,6 +83,9 @@ impl Before {
 /// A price is multiplied by up to this much more from place to place, so that the same places are best
 /// again after an edit: the more, the sooner, and the less full the chunks. Measured in `tests/it/chunk.rs`.
 const NOISE: u64 = 30;
+
+/// More than any cut: a chunk is cited by its page, and so has only one.
+const PAGE_CROSS_COST: u32 = 1_000_000;
 
 /// A cut between a heading and its text, or a table's header and its rows.
 const ORPHAN_COST: u64 = 40_000;
@@ -100,8 +106,16 @@ pub(super) fn split<E>(
     paths: &Paths<'_, E>,
     count_tokens: &dyn Fn(&str) -> Result<usize, E>,
 ) -> Result<Vec<Unit>, E> {
-    let mut splitter =
-        Splitter { text: &extracted.text, limits, count_tokens, tokens_max: 0, section: 0, units: Vec::new(), glue: 0 };
+    let mut splitter = Splitter {
+        text: &extracted.text,
+        limits,
+        count_tokens,
+        tokens_max: 0,
+        section: 0,
+        units: Vec::new(),
+        glue: 0,
+        pages: &extracted.pages,
+    };
     let ends = extracted.blocks.iter().skip(1).map(|block| block.start);
     let ends = ends.chain(std::iter::once(extracted.text.len()));
     let mut next_section = 0;
@@ -131,6 +145,8 @@ struct Splitter<'a, E> {
     units: Vec<Unit>,
     /// Added to the price of the next cut, because of what stands before it.
     glue: u64,
+    /// Those that have not begun yet.
+    pages: &'a [Page],
 }
 
 impl<E> Splitter<'_, E> {
@@ -250,6 +266,9 @@ impl<E> Splitter<'_, E> {
     }
 
     fn push(&mut self, before: Before, start: usize, end: usize, tokens: usize) {
+        let begun = self.pages.partition_point(|page| page.start <= start);
+        let before = if begun > 0 && !self.units.is_empty() { Before::Page } else { before };
+        self.pages = self.pages.get(begun..).unwrap_or_default();
         let price = before.cut_cost() + std::mem::take(&mut self.glue);
         let noise = match self.units.last() {
             Some(last) if !before.is_heading() => self.noise(last.start, last.end, start, end),

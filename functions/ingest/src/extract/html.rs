@@ -42,6 +42,11 @@ pub(super) fn extract(html: &str) -> Result<Extracted, ExtractError> {
     Ok(extracted)
 }
 
+/// A page or a part of one that is all content: a mail's body, a book's chapter.
+pub(super) fn whole(html: &str) -> Result<Extracted, ExtractError> {
+    markdown::extract(render(&html_parse::parse(html)?, "body"), 0)
+}
+
 /// The main content and the title that Readability finds, if it finds enough.
 fn article(document: Document) -> Option<(String, Option<String>)> {
     let config = Config {

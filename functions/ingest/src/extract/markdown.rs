@@ -4,7 +4,7 @@ use pulldown_cmark::{Event, HeadingLevel, MetadataBlockKind, Options, Parser, Ta
 
 use super::{
     Block, BlockKind, ExtractError, Extracted, HEADING_CHARS_MAX, Heading, Section, TITLE_CHARS_MAX, containers,
-    is_blank, short_line,
+    extracted::parent_of, is_blank, short_line,
 };
 
 pub(super) fn extract(text: String, start: usize) -> Result<Extracted, ExtractError> {
@@ -155,25 +155,12 @@ impl<'a> Outline<'a> {
         self.begin(at, BlockKind::Heading);
         let start = self.blocks.last().map_or(self.start, |block| block.start);
         let level = level as u8;
-        let heading = Some(Heading { text: String::new(), level, parent: self.parent(level) });
+        let heading = Some(Heading { text: String::new(), level, parent: parent_of(&self.sections, level) });
         match self.sections.last_mut() {
             // The document begins with it.
             Some(section) if section.start == start => section.heading = heading,
             _ => self.sections.push(Section { start, heading }),
         }
-    }
-
-    /// The nearest section above with a lower level, following parents so that it stays cheap.
-    fn parent(&self, level: u8) -> Option<usize> {
-        let mut at = self.sections.len().checked_sub(1);
-        while let Some(section) = at {
-            let heading = self.sections.get(section)?.heading.as_ref()?;
-            if heading.level < level {
-                return Some(section);
-            }
-            at = heading.parent;
-        }
-        None
     }
 }
 

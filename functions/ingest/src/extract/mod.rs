@@ -1,16 +1,42 @@
 //! Reading documents: bytes in, cited text and its structure out.
 //!
-//! No I/O and no shared state; equal bytes give equal results.
+//! No I/O and no shared state, but for [`sandbox`]; equal bytes give equal results. Whatever needs a parser that a hostile
+//! document could take down is read in a process of its own, see there.
 
 mod containers;
+mod csv;
+mod encoding;
+mod epub;
+mod error;
+mod extracted;
+mod format;
 mod html;
 mod html_attributes;
 mod html_parse;
 mod html_tidy;
+mod json;
+mod mail;
 mod markdown;
+mod office;
+mod pdf;
+mod pdf_glyphs;
 mod plain;
+mod rtf;
+pub mod sandbox;
+mod sniff;
+mod writer;
+mod zip;
 
 use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    encoding::Charset,
+    error::ExtractError,
+    extracted::{Block, BlockKind, Extracted, Heading, Page, Section},
+    format::Format,
+};
 
 /// Characters of a heading that go into heading paths; the text keeps the whole heading.
 pub const HEADING_CHARS_MAX: usize = 120;
@@ -18,190 +44,92 @@ pub const HEADING_CHARS_MAX: usize = 120;
 /// Characters of a title.
 pub const TITLE_CHARS_MAX: usize = 200;
 
-/// What kind of document the bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `text/plain`
-    Plain,
-    /// `text/markdown`
-    Markdown,
-    /// `text/html`
-    Html,
-}
-
-impl Format {
-    /// Every format, for lists of what is supported.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Markdown, Self::Html];
-
-    /// The format of a media type without parameters; `None` when it is not supported.
-    #[must_use]
-    pub fn from_media_type(media_type: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.media_type().eq_ignore_ascii_case(media_type.trim()))
-    }
-
-    /// The media type, lower case, without parameters.
-    #[must_use]
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Plain => "text/plain",
-            Self::Markdown => "text/markdown",
-            Self::Html => "text/html",
-        }
-    }
-}
-
-/// The text of a document and where its parts begin.
-///
-/// Sections and blocks are given by their first byte and reach to the next one's, the last to the end of
-/// the text, so that they leave nothing out. Both begin at the same byte: 0, or 3 after a byte order mark.
-/// Every section's start is a block's start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extracted {
-    /// What byte ranges of citations refer to: the input itself, or for HTML the main content as Markdown.
-    pub text: String,
-    /// The document's title, on one line, if it tells one.
-    pub title: Option<String>,
-    /// In the order of the text; never empty.
-    pub sections: Vec<Section>,
-    /// In the order of the text; never empty.
-    pub blocks: Vec<Block>,
-    /// Where pages begin, in the order of the text; empty for formats without pages.
-    pub pages: Vec<Page>,
-}
-
-/// A heading and what stands below it, up to the next heading of any level.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
-    /// First byte, that of the heading.
-    pub start: usize,
-    /// Its heading; `None` for what stands before the first heading.
-    pub heading: Option<Heading>,
-}
-
-/// A heading's place in the outline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heading {
-    /// Plain text on one line, at most [`HEADING_CHARS_MAX`] characters.
-    pub text: String,
-    /// 1 to 6.
-    pub level: u8,
-    /// Index of the enclosing section: the nearest before it with a lower level.
-    pub parent: Option<usize>,
-}
-
-/// A stretch of text that belongs together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// First byte.
-    pub start: usize,
+/// How a document is to be read.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Job {
     /// What it is.
-    pub kind: BlockKind,
+    pub format: Format,
+    /// Its encoding, for formats that are text.
+    pub charset: Charset,
+    /// How much of it.
+    pub limits: Limits,
 }
 
-/// What a block is, as far as it matters to where it may be cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockKind {
-    /// A section's heading.
-    Heading,
-    /// Running text, and whatever is not one of the others.
-    Paragraph,
-    /// A list's item.
-    ListItem,
-    /// A table's header with the line below it.
-    TableHead,
-    /// A table's row.
-    TableRow,
-    /// Code, fences included; its lines are its parts.
-    Code,
+/// How much is read of one document. What it takes is limited by the [`sandbox`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of the reading.
+    pub text_bytes_max: usize,
+    /// Pages, slides, sheets, chapters.
+    pub pages_max: usize,
 }
 
-/// Where a page begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// First byte.
-    pub start: usize,
-    /// Counted from 1.
-    pub number: u32,
-}
-
-impl Extracted {
-    /// The headings above and including the section's own, outermost first.
-    #[must_use]
-    pub fn heading_path(&self, section: usize) -> Vec<&str> {
-        let mut path = Vec::new();
-        let mut at = Some(section);
-        while let Some(heading) =
-            at.and_then(|section| self.sections.get(section)).and_then(|section| section.heading.as_ref())
-        {
-            path.push(heading.text.as_str());
-            at = heading.parent;
-        }
-        path.reverse();
-        path
+impl Default for Limits {
+    /// Thirty novels, and the longest manuals.
+    fn default() -> Self {
+        Self { text_bytes_max: 32 << 20, pages_max: 10_000 }
     }
 }
 
-/// Why a document cannot be read. None of these goes away by trying again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExtractError {
-    /// The bytes are not UTF-8.
-    #[error("not UTF-8: invalid from byte {byte_offset}")]
-    NotUtf8 {
-        /// The first byte that is not part of a character.
-        byte_offset: usize,
-    },
-    /// A control character that no text contains: the bytes are something else.
-    #[error("control character U+{code:04X} at byte {byte_offset}: not a text")]
-    ControlCharacter {
-        /// Where it stands.
-        byte_offset: usize,
-        /// Its code point.
-        code: u32,
-    },
-    /// There is no text in it.
-    #[error("the document has no text")]
-    Empty,
-    /// HTML elements stand too deep inside one another.
-    #[error("HTML elements are nested more than {limit} deep")]
-    HtmlTooDeep {
-        /// The most that is read.
-        limit: usize,
-    },
-    /// An HTML tag has too many attributes.
-    #[error("an HTML tag has more than {limit} attributes")]
-    HtmlTooManyAttributes {
-        /// The most that is read.
-        limit: usize,
-    },
-    /// An HTML page has, or by its unclosed tags stands for, too many elements.
-    #[error("the HTML page has more than {limit} elements")]
-    HtmlTooManyElements {
-        /// The most that is read.
-        limit: usize,
-    },
+impl Job {
+    /// For a document in UTF-8, if it is text, within the usual limits.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, charset: Charset::Utf8, limits: Limits::default() }
+    }
 }
 
-/// Reads a document.
+/// Reads a document in UTF-8, or one that is no text, within the usual limits.
 ///
 /// # Errors
 /// [`ExtractError`] says what is wrong with it.
 pub fn extract(bytes: &[u8], format: Format) -> Result<Extracted, ExtractError> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| ExtractError::NotUtf8 { byte_offset: error.valid_up_to() })?;
+    extract_as(bytes, &Job::new(format))
+}
+
+/// Reads a document, in this process.
+///
+/// # Errors
+/// [`ExtractError`] says what is wrong with it.
+pub fn extract_as(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError> {
+    match job.format {
+        _ if bytes.is_empty() => Err(ExtractError::Empty),
+        Format::Plain | Format::Markdown | Format::Html | Format::Csv | Format::Json => text(bytes, job),
+        Format::Pdf => pdf::extract(bytes, job),
+        Format::Docx | Format::Pptx | Format::Xlsx | Format::Doc | Format::Ppt | Format::Xls => {
+            office::extract(bytes.to_vec(), job)
+        }
+        Format::Mail => mail::extract(bytes, job),
+        Format::Epub => epub::extract(bytes.to_vec(), job),
+        Format::Rtf => rtf::extract(bytes, job),
+    }
+}
+
+fn text(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError> {
+    let text = encoding::decode(bytes, &job.charset, job.format == Format::Html)?;
     if let Some((byte_offset, control)) = text.char_indices().find(|(_, character)| is_refused_control(*character)) {
         return Err(ExtractError::ControlCharacter { byte_offset, code: u32::from(control) });
     }
     // A byte order mark is no text; ranges begin after it.
-    let content = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let content = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if is_blank(content) {
         return Err(ExtractError::Empty);
     }
     let start = text.len() - content.len();
-    match format {
-        Format::Plain => Ok(plain::extract(text.to_owned(), start)),
-        Format::Markdown => markdown::extract(text.to_owned(), start),
+    match job.format {
+        Format::Markdown => markdown::extract(text.into_owned(), start),
         Format::Html => html::extract(content),
+        Format::Csv => csv::extract(content, &job.limits),
+        Format::Json => json::extract(content, &job.limits),
+        _ => Ok(plain::extract(text.into_owned(), start)),
     }
+}
+
+/// Whether a title from a document's properties is one: programs put the name of the file there.
+fn is_title(title: &str) -> bool {
+    let lower = title.trim().to_ascii_lowercase();
+    let file = Format::from_name(&lower).is_some() && !lower.contains(' ');
+    !is_blank(title) && !file && !lower.starts_with("microsoft ") && lower != "untitled"
 }
 
 /// C0 controls other than tab, line feed, form feed and carriage return, and DEL.

@@ -1,7 +1,7 @@
 //! Step 6: one transaction in which the staged revision becomes the one that queries see, the former one retires, what
 //! fell out of the text retires, and the idempotency keys get their answer. Guarded by the fence, so it happens once.
 
-use shared::{App, db::DbError, documents::IN_FLIGHT_GRACE_S};
+use shared::{App, db::DbError, documents::IN_FLIGHT_GRACE_S, metrics};
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{Lease, hold};
@@ -15,7 +15,7 @@ use crate::{
 /// Activates, and returns the answer.
 pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, IngestError> {
     reached(failpoint::ACTIVATE_BEFORE);
-    let answer = app
+    let (answer, chunks, bytes) = app
         .db
         .transaction("activate revision", async move |tx| {
             idempotency::lock_ingestion(tx, lease.document, lease.revision).await?;
@@ -29,9 +29,11 @@ pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, 
             let view = documents::get_at(tx, lease.document, lease.revision).await?.ok_or(IngestError::NoDocument)?;
             let answer = view.answer(super::status(former.is_none()))?;
             idempotency::finish_ingestion(tx, lease.document, lease.revision, &answer).await?;
-            Ok::<_, IngestError>(answer)
+            let embedded = view.ingestion.chunks.map_or(0, |chunks| chunks.embedded);
+            Ok::<_, IngestError>((answer, embedded, view.size_bytes))
         })
         .await?;
+    metrics::ingested(u64::try_from(chunks).unwrap_or_default(), u64::try_from(bytes).unwrap_or_default());
     reached(failpoint::ACTIVATE_COMMITTED);
     Ok(answer)
 }

@@ -11,6 +11,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
+    collections,
     error::IngestError,
     failpoint::{self, reached},
 };
@@ -58,7 +59,7 @@ async fn clean_page(
     after: Uuid,
     deadline: Deadline,
 ) -> Result<Option<Uuid>, IngestError> {
-    let points = app
+    let (points, targets) = app
         .db
         .transaction("read retired points", async move |tx| {
             let rows = match document {
@@ -81,9 +82,12 @@ async fn clean_page(
                     .await?
                 }
             };
-            rows.iter()
+            let points = rows
+                .iter()
                 .map(|row| Ok((ChunkId(row.try_get("chunk_id")?), row.try_get("due")?)))
-                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()
+                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()?;
+            // After the ids: a build that begins later does not find their chunks any more.
+            Ok::<_, DbError>((points, collections::targets(tx).await?))
         })
         .await?;
     let Some((last, _)) = points.last().copied() else { return Ok(None) };
@@ -92,7 +96,7 @@ async fn clean_page(
     // after the removal below.
     let due: Vec<Uuid> = points.iter().filter(|(_, due)| *due).map(|(id, _)| id.0).collect();
     reached(failpoint::CLEAN_BEFORE_DELETE);
-    app.index.delete(&ids, deadline).await?;
+    collections::remove(app, &targets, &ids, deadline).await?;
     reached(failpoint::CLEAN_DELETED);
     app.db
         .transaction("forget retired points", async move |tx| {

@@ -36,15 +36,12 @@ use shared::{
 };
 use tokio_postgres::{Transaction, types::Type};
 
+pub(crate) use self::failure::fail_abandoned;
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
     clean::{clean_document, clean_due, retire_remains},
     resume::{Resumed, resume},
     revisions::draw_fence,
-};
-pub(crate) use self::{
-    embed::{Pending, points, upsert},
-    failure::fail_abandoned,
 };
 use crate::{
     chunk::Chunk,

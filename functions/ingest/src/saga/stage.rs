@@ -12,7 +12,7 @@ use super::{Lease, hold, revisions};
 use crate::{
     chunk::{self, Chunk, Limits},
     error::IngestError,
-    extract,
+    extract::{self, Job, sandbox::Sandbox},
     failpoint::{self, reached},
     request::Source,
 };
@@ -33,9 +33,16 @@ pub(super) async fn chunks(
     source: &Source,
     deadline: Deadline,
 ) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
-    let (bytes, format, embedder) = (source.bytes.clone(), source.format, app.embedder.clone());
+    let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
+    let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
+    let job = Job { format: source.format, charset: source.charset.clone(), limits };
+    let contained = if source.format.is_contained() {
+        Some(Sandbox::new(config.clone()).extract(bytes.clone(), job.clone(), deadline).await?)
+    } else {
+        None
+    };
     let work = move || {
-        let extracted = extract::extract(&bytes, format)?;
+        let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
         let limits = Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() };
         let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
         Ok((chunks, extracted.title))

@@ -3,15 +3,19 @@
 
 use std::collections::HashSet;
 
-use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, vectors::IndexError};
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::ChunkId,
+    vectors::{IndexError, VectorIndex},
+};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{
-    Lease,
-    embed::{Pending, points, upsert},
-};
+use super::Lease;
 use crate::{
+    collections::{self, Collection, Pending},
     error::IngestError,
     failpoint::{self, reached},
 };
@@ -25,17 +29,18 @@ const REPAIR_BATCH: usize = 32;
 /// Verifies the whole revision, page by page.
 pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
     reached(failpoint::VERIFY_BEFORE);
+    let index = &*collections::live(app).await?;
     let mut through = -1;
     loop {
         let page = page(app, lease, through).await?;
         let Some((last, _)) = page.last() else { break };
         through = *last;
         let ids: Vec<ChunkId> = page.into_iter().map(|(_, id)| id).collect();
-        if app.index.count(&ids, deadline).await? == ids.len() {
+        if count(index, &ids, deadline).await? == ids.len() {
             continue;
         }
-        repair(app, lease, &ids, deadline).await?;
-        let found = app.index.count(&ids, deadline).await?;
+        repair(app, index, lease, &ids, deadline).await?;
+        let found = count(index, &ids, deadline).await?;
         if found != ids.len() {
             return Err(IndexError::Incomplete { expected: ids.len(), found }.into());
         }
@@ -44,19 +49,33 @@ pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Resul
     Ok(())
 }
 
+/// A collection that is lost holds none; the write that follows makes it again.
+async fn count(index: &dyn VectorIndex, ids: &[ChunkId], deadline: Deadline) -> Result<usize, IndexError> {
+    match index.count(ids, deadline).await {
+        Err(IndexError::Missing) => Ok(0),
+        counted => counted,
+    }
+}
+
 /// Embeds and writes those of these chunks that Qdrant does not hold.
-async fn repair(app: &App, lease: Lease, ids: &[ChunkId], deadline: Deadline) -> Result<(), IngestError> {
-    let present: HashSet<ChunkId> = app.index.present(ids, deadline).await?.into_iter().collect();
+async fn repair(
+    app: &App,
+    index: &dyn VectorIndex,
+    lease: Lease,
+    ids: &[ChunkId],
+    deadline: Deadline,
+) -> Result<(), IngestError> {
+    let present: HashSet<ChunkId> = index.linked(ids, deadline).await?.into_iter().map(|point| point.id).collect();
     let missing: Vec<Uuid> = ids.iter().filter(|id| !present.contains(id)).map(|id| id.0).collect();
     tracing::warn!(document.id = %lease.document, missing = missing.len(), "points were missing and are written again");
     for batch in missing.chunks(REPAIR_BATCH) {
-        let pending = by_id(app, lease, batch.to_vec()).await?;
+        let (pending, targets) = by_id(app, lease, batch.to_vec()).await?;
         if pending.is_empty() {
             // The revision was deleted or discarded meanwhile.
             return Err(IngestError::Fenced);
         }
-        let points = points(app, lease.knowledge_base, lease.document, pending, deadline).await?;
-        upsert(app, points.into_iter().map(|(_, point)| point).collect(), deadline).await?;
+        let batch = collections::embed(app, targets, &pending, deadline).await?;
+        collections::upsert(app, batch, deadline).await?;
     }
     Ok(())
 }
@@ -82,7 +101,7 @@ async fn page(app: &App, lease: Lease, through: i32) -> Result<Vec<(i32, ChunkId
         .await
 }
 
-async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<Vec<Pending>, DbError> {
+async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<(Vec<Pending>, Vec<Collection>), DbError> {
     app.db
         .transaction("read missing chunks", async move |tx| {
             let rows = tx
@@ -94,7 +113,9 @@ async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<Vec<Pending>, 
                     &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&ids, Type::UUID_ARRAY)],
                 )
                 .await?;
-            rows.iter().map(Pending::from_row).collect()
+            let targets = collections::targets(tx).await?;
+            let pending = rows.iter().map(|row| Pending::from_row(row, lease.knowledge_base, lease.document));
+            Ok((pending.collect::<Result<_, _>>()?, targets))
         })
         .await
 }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use ingest::extract::{BlockKind, ExtractError, Extracted, Format, extract};
 use proptest::prelude::*;
 
+/// What is read as the text that it is, or makes one of markup.
+const MARKUP: [Format; 3] = [Format::Plain, Format::Markdown, Format::Html];
+
 fn markdown(text: &str) -> Extracted {
     extract(text.as_bytes(), Format::Markdown).unwrap()
 }
@@ -54,7 +57,7 @@ proptest! {
     fn any_string_of_markup_is_read_or_refused(
         text in "([#>*\\-|`~=_\\[\\]()!&;\\\\: \t\n0-9a-cé漢]|</?(p|b|i|a|table|tr|td|ul|li|h1|div|svg|template|select|script)( a=['\"]?x)?>|<!--|&#[0-9]{1,3};){0,120}"
     ) {
-        for format in Format::ALL {
+        for format in MARKUP {
             if let Ok(extracted) = extract(text.as_bytes(), format) {
                 check(&extracted);
                 if format != Format::Html {
@@ -69,7 +72,8 @@ proptest! {
 fn media_types_name_formats_in_any_case() {
     let format = Format::from_media_type("Text/Markdown");
     assert_eq!(format, Some(Format::Markdown));
-    assert_eq!(Format::from_media_type("application/pdf"), None);
+    assert_eq!(Format::from_media_type("application/X-PDF"), Some(Format::Pdf));
+    assert_eq!(Format::from_media_type("image/png"), None);
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn bytes_that_are_no_utf8_are_refused_where_they_stand() {
 
 #[test]
 fn control_characters_are_refused_in_every_format() {
-    for format in Format::ALL {
+    for format in MARKUP {
         for code in [0, 1, 8, 0x0b, 0x1b, 0x7f_u8] {
             let bytes = [b'a', b'b', code];
             let refused = ExtractError::ControlCharacter { byte_offset: 2, code: code.into() };
@@ -96,7 +100,7 @@ fn control_characters_written_as_html_references_do_not_reach_the_text() {
 
 #[test]
 fn a_document_without_text_is_refused() {
-    for format in Format::ALL {
+    for format in MARKUP {
         for text in ["", " \n\t", "\u{feff}", "\u{feff}\n\u{200b}"] {
             assert_eq!(extract(text.as_bytes(), format), Err(ExtractError::Empty));
         }

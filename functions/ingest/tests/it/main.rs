@@ -12,4 +12,5 @@
 
 mod chunk;
 mod extract;
+mod formats;
 mod model;

@@ -2,17 +2,11 @@
 //! it does not; for whole answers `query` is the cheaper one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html>
 
-use shared::{
-    App,
-    config::{Config, LogConfig},
-    secrets::SecretsManager,
-    telemetry,
-};
+use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
-    let log = LogConfig::from_env();
-    telemetry::init(&log.filter, log.json);
-    let config = Config::from_env(&SecretsManager::default()).await?;
+    telemetry::start();
+    let config = Config::from_env(&SecretsManager::shared()).await?;
     lambda_http::run_with_streaming_response(query::router(App::new(config)?)?).await
 }

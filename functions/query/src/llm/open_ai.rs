@@ -59,7 +59,7 @@ impl OpenAi {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| invalid(error.into()))?;
-        Ok(Self { url, model: model.to_owned(), api_key, client, retries: RetryBudget::default() })
+        Ok(Self { url, model: model.to_owned(), api_key, client, retries: RetryBudget::new("llm") })
     }
 
     fn request(&self, prompt: &Prompt, stream: bool) -> RequestBuilder {

@@ -1,6 +1,6 @@
 //! One test's app: its own database, its own collection, the same code as in the cloud.
 
-use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf, sync::Arc, time::Duration};
 
 use auth::Signer;
 use axum::{Router, body::Body};
@@ -13,8 +13,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use shared::{
     App,
-    config::{AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, Limits, QdrantConfig, TokenConfig},
-    db::{Db, DbError},
+    app::Model,
+    config::{
+        AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig, TokenConfig,
+    },
+    db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
     knowledge_bases,
@@ -39,6 +42,8 @@ pub struct Parts {
     pub config: Config,
     /// Text to vectors; it will be counted.
     pub embedder: Arc<dyn Embedder>,
+    /// The other model, while one takes the other's place.
+    pub next: Option<Arc<dyn Embedder>>,
     /// The index, when it is another than Qdrant under `config.qdrant`.
     pub index: Option<Arc<dyn VectorIndex>>,
 }
@@ -95,28 +100,39 @@ impl TestApp {
         let mut qdrant = QdrantConfig::at(&place.qdrant_url);
         qdrant.prefix.clone_from(&place.prefix);
         let config = Config {
-            database: DatabaseConfig::at(place.database_url.clone()),
+            // Every test shows that the functions need no more than their role has.
+            database: DatabaseConfig::at(migrations::as_app_role(&place.database_url)),
             qdrant,
             // Not read: the embedder is shared by all tests of the process.
             embedding: EmbeddingConfig::MiniLm { dir: "model".into(), threads: NonZero::<usize>::MIN },
+            embedding_next: None,
             tokens: TokenConfig {
                 issuer: "http://127.0.0.1:8080".to_owned(),
                 audience: "lockstep".to_owned(),
                 access_ttl: Duration::from_mins(15),
                 jwks: keys.jwks.clone(),
+                jwks_entry: None,
                 signing_key: Some(keys.private_pem.clone()),
+                signing_key_entry: None,
             },
             answers: AnswersConfig::default(),
             limits: Limits::default(),
+            extraction: ExtractionConfig { program: Some(reader()), ..ExtractionConfig::default() },
         };
-        let mut parts = Parts { config, embedder: servers::embedder(), index: None };
+        let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
         change(&mut parts);
         let embedded = Embedded::default();
         let app = App {
             db: Db::new(&parts.config.database).expect("the configuration holds"),
             index: parts.index.clone().unwrap_or_else(|| parts.qdrant_index()),
             embedder: Arc::new(CountingEmbedder::new(parts.embedder, embedded.clone())),
-            index_retries: RetryBudget::default(),
+            index_retries: RetryBudget::new("qdrant"),
+            next: parts.next.clone().map(|embedder| Model {
+                index: Arc::new(
+                    QdrantIndex::new(&parts.config.qdrant, embedder.space()).expect("the configuration holds"),
+                ),
+                embedder,
+            }),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };
@@ -174,7 +190,7 @@ impl TestApp {
         servers::connect(&self.place.database_url).await
     }
 
-    /// The URL of the test's database, without any proxy.
+    /// The URL of the test's database for its owner, without any proxy.
     #[must_use]
     pub fn database_url(&self) -> &SecretString {
         &self.place.database_url
@@ -241,14 +257,25 @@ impl TestApp {
     }
 }
 
+/// The program that reads documents for a test: the test's own does not start like a function. Cargo puts its binaries
+/// into the folder above the tests'.
+fn reader() -> PathBuf {
+    let test = std::env::current_exe().expect("this program's path");
+    let built = test.ancestors().nth(2).expect("a folder for what is built");
+    built.join("test-function")
+}
+
 impl Drop for TestApp {
     fn drop(&mut self) {
         let Some(database) = &self.place.to_drop else { return };
-        let (collection, qdrant) = (format!("{}-v1", self.collection()), self.qdrant());
+        let (prefix, qdrant) = (format!("{}-", self.app.config.qdrant.prefix), self.qdrant());
         let statement = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
         servers::blocking(async move {
             servers::administer(&servers::servers().database_url, &statement).await.ok();
-            qdrant.delete_collection(collection).await.ok();
+            let Ok(listed) = qdrant.list_collections().await else { return };
+            for collection in listed.collections.into_iter().filter(|collection| collection.name.starts_with(&prefix)) {
+                qdrant.delete_collection(collection.name).await.ok();
+            }
         });
     }
 }

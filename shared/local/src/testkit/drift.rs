@@ -8,7 +8,7 @@ use std::{
 use qdrant_client::qdrant::{DeletePointsBuilder, PointId, PointsIdsList};
 use serde_json::json;
 use shared::{
-    config::{Config, EmbeddingConfig},
+    config::EmbeddingConfig,
     deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
     sparse::SparseVector,
@@ -172,9 +172,7 @@ async fn audit(app: &TestApp, user: &TestUser) -> Measured {
     pg.execute("UPDATE audits SET finished_at = finished_at - interval '1 day'", &[])
         .await
         .expect("PostgreSQL answers");
-    let mut config = Config::clone(&app.app.config);
-    config.database.url = app.database_url().clone();
-    let function = Function::launch(&config, &[]).await;
+    let function = Function::launch(&app.app.config, &[]).await;
     let (caller, before_kib) = (function.client(user), function.memory_kib("VmRSS"));
     let begun = Instant::now();
     loop {

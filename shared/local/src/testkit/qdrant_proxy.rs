@@ -78,6 +78,8 @@ struct Memory {
     faults: VecDeque<(Call, Fault)>,
     calls: Vec<Call>,
     kept: Vec<(Parts, Bytes)>,
+    /// Writes that name this collection do not arrive.
+    away: Option<String>,
 }
 
 impl QdrantProxy {
@@ -107,8 +109,14 @@ impl QdrantProxy {
         self.state.memory().faults.extend(std::iter::repeat_n((call, fault), times));
     }
 
-    /// Forgets the faults that have not happened yet.
+    /// Lets no write to this collection arrive, until it is healed.
+    pub fn take_away(&self, collection: &str) {
+        self.state.memory().away = Some(collection.to_owned());
+    }
+
+    /// Forgets the faults that have not happened yet, and gives back what was taken away.
     pub fn heal(&self) {
+        self.state.memory().away = None;
         self.state.memory().faults.clear();
     }
 
@@ -175,6 +183,9 @@ impl State {
             return refusal(Status::cancelled("the proxy could not read the request"));
         };
         let broken = || refusal(Status::unavailable("the proxy says so"));
+        if Call::of(parts.uri.path()).is_some() && self.is_away(&body) {
+            return broken();
+        }
         match fault {
             None => self.forward(parts, body).await,
             Some(Fault::NotApplied) => broken(),
@@ -207,6 +218,12 @@ impl State {
                 response
             }
         }
+    }
+
+    /// Whether the call names the collection that was taken away: a request begins with the name.
+    fn is_away(&self, body: &Bytes) -> bool {
+        let memory = self.memory();
+        memory.away.as_ref().is_some_and(|name| body.windows(name.len()).any(|part| part == name.as_bytes()))
     }
 
     /// Sends the call to Qdrant, and waits for the end of its answer: then it is applied.

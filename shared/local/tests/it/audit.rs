@@ -55,7 +55,7 @@ async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, documents: usize,
         }));
     }
     let ids = points.iter().map(|point| point.id).collect();
-    app.app.index.ensure(soon()).await.unwrap();
+    ingest::collections::ready(&app.app, soon()).await.unwrap();
     for batch in points.chunks(500) {
         app.app.index.upsert(batch.to_vec(), soon()).await.unwrap();
     }

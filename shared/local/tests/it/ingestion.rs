@@ -393,3 +393,29 @@ async fn what_does_not_fit_one_invocation_goes_on_in_the_next() {
     assert!(app.embedded.passages() as u64 <= total + 2 * 32, "{} of {total}", app.embedded.passages());
     app.assert_consistent().await;
 }
+
+#[tokio::test]
+async fn slides_are_told_by_their_bytes_and_kept_with_their_numbers_and_titles() {
+    let app = app().await;
+    let user = app.register("ann").await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions/ingest/tests/fixtures");
+    let slides = std::fs::read(format!("{folder}/pptx/powerpoint_sample.pptx")).unwrap();
+    let request = Request::post("/documents?source_uri=deck")
+        .header("authorization", format!("Bearer {}", user.token))
+        .header("content-type", "application/octet-stream");
+    let reply = app.send(request.body(slides).unwrap()).await.expect(201);
+    assert!(reply.json["media_type"].as_str().unwrap().ends_with("presentationml.presentation"));
+    let rows = app
+        .pg()
+        .await
+        .query(
+            "SELECT p.page, p.heading_path FROM chunk_positions p JOIN chunk_metadata c ON c.id = p.chunk_id
+            WHERE c.text LIKE '%this text inside%' OR c.text LIKE '%Final notes%' ORDER BY p.ordinal",
+            &[],
+        )
+        .await
+        .unwrap();
+    let found: Vec<(Option<i32>, Vec<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(found.iter().map(|(page, _)| *page).collect::<Vec<_>>(), [Some(2), Some(3)]);
+    assert_eq!(found[0].1, ["Second slide title"]);
+}

@@ -9,6 +9,8 @@
 
 mod accounts;
 mod answers;
+mod api_keys;
+mod attacks;
 mod audit;
 mod audit_pages;
 mod budgets;
@@ -22,12 +24,16 @@ mod gate;
 mod ingestion;
 mod kit;
 mod large_deletions;
+mod members;
+mod metrics;
 mod migrations;
 mod postgres_faults;
 mod qdrant_faults;
 mod query;
 mod refusals;
+mod reindex;
 mod retry;
+mod roles;
 mod schedules;
 mod sigv4;
 mod stack;

@@ -30,6 +30,12 @@ async fn assert_nothing_stored(app: &TestApp) {
     assert_eq!(app.all_points().await, []);
 }
 
+/// A sample of the tests of package `ingest`.
+fn sample(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions/ingest/tests/fixtures");
+    std::fs::read(format!("{folder}/{name}")).expect("the sample")
+}
+
 /// What a client may send by mistake or malice, and what it hears.
 fn rubbish() -> Vec<(&'static str, &'static str, Vec<u8>, u16, &'static str)> {
     let deep = format!("<html><body>{}deep{}</body></html>", "<div>".repeat(100_000), "</div>".repeat(100_000));
@@ -43,8 +49,8 @@ fn rubbish() -> Vec<(&'static str, &'static str, Vec<u8>, u16, &'static str)> {
             422,
             "empty_document",
         ),
-        ("a PNG", "text/plain", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), 400, "invalid_utf8"),
-        ("half a character", "text/plain", b"caf\xc3".to_vec(), 400, "invalid_utf8"),
+        ("a PNG", "text/plain", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), 415, "unsupported_media_type"),
+        ("half a character", "text/plain; charset=utf-8", b"caf\xc3".to_vec(), 400, "invalid_utf8"),
         ("NUL", "text/plain", b"a\0b".to_vec(), 400, "control_character"),
         ("escape", "text/markdown", b"a \x1b[31mred".to_vec(), 400, "control_character"),
         (
@@ -58,7 +64,9 @@ fn rubbish() -> Vec<(&'static str, &'static str, Vec<u8>, u16, &'static str)> {
         ("a wrong type", "application/json", br#"{"text":["a"]}"#.to_vec(), 400, "invalid_field"),
         ("half of JSON", "application/json", br#"{"text":"a"#.to_vec(), 400, "invalid_request"),
         ("deep HTML", "text/html", deep.into_bytes(), 422, "document_too_complex"),
-        ("a PDF", "application/pdf", b"%PDF-1.7".to_vec(), 415, "unsupported_media_type"),
+        ("no PDF", "application/pdf", b"text".to_vec(), 422, "malformed_document"),
+        ("half of a PDF", "text/plain", b"%PDF-1.7".to_vec(), 422, "malformed_document"),
+        ("an encrypted PDF", "application/pdf", sample("pdf/encryption_openpassword.pdf"), 422, "password_protected"),
     ]
 }
 

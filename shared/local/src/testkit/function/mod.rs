@@ -83,7 +83,7 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Failure> {
 }
 
 async fn serve() -> Result<(), Failure> {
-    let config = Config::from_env(&SecretsManager::default()).await;
+    let config = Config::from_env(&SecretsManager::shared()).await;
     let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
     println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
@@ -107,9 +107,10 @@ fn app(config: Config) -> Result<App, Failure> {
     Ok(App {
         db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,
         index: Arc::new(index.map_err(Failure::because("Qdrant's configuration does not hold"))?),
-        index_retries: shared::retry::RetryBudget::default(),
+        index_retries: shared::retry::RetryBudget::new("qdrant"),
         verifier: Verifier::new(&config.tokens).map_err(Failure::because("the key set does not hold"))?,
         embedder,
+        next: None,
         config: Arc::new(config),
     })
 }

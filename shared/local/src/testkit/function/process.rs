@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use shared::config::{Config, EmbeddingConfig};
+use shared::{
+    config::{Config, EmbeddingConfig},
+    db::migrations,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -29,7 +32,7 @@ impl Function {
     /// Starts it; at the failpoint `stop_at` it will stand still.
     pub async fn start(app: &TestApp, stop_at: Option<&str>) -> Self {
         let mut config = Config::clone(&app.app.config);
-        config.database.url = app.database_url().clone();
+        config.database.url = migrations::as_app_role(app.database_url());
         Self::launch(&config, stop_at.as_slice()).await
     }
 

@@ -79,7 +79,7 @@ impl World {
         let made = app.call(Method::POST, "/knowledge-bases", Some(&ann.token), Some(json!({ "name": "More" }))).await;
         let more = made.expect(201).json["id"].as_str().and_then(|id| id.parse().ok()).expect("it has an id");
         let shelves = vec![ann.knowledge_base, more, bob.knowledge_base];
-        let database = app.database_url();
+        let database = &app.app.config.database.url;
         let postgres = PostgresProxy::before(database.expose_secret()).await;
         let qdrant = QdrantProxy::before(&app.app.config.qdrant.url).await;
         let mut config = Config::clone(&app.app.config);

@@ -1,0 +1,151 @@
+//! Points, and how they get into all collections that are to hold them, and out again.
+
+use std::time::Duration;
+
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::{ChunkId, DocumentId, KnowledgeBaseId},
+    retry, sparse,
+    vectors::{IndexError, Point},
+};
+use tokio_postgres::Row;
+
+use super::{Collection, missing, no_embedder};
+use crate::{chunk, error::IngestError};
+
+/// How often one write may reach Qdrant, the client's own second send included ([`IndexError::sends`]). Each time is safe: the
+/// same id is the same point.
+const SENDS_MAX: u32 = 6;
+
+/// The first and the longest pause between attempts, of which [`retry::pause`] takes a part.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// A chunk that is to be embedded.
+pub(crate) struct Pending {
+    pub(crate) id: ChunkId,
+    knowledge_base: KnowledgeBaseId,
+    document: DocumentId,
+    input: String,
+}
+
+impl Pending {
+    /// Of a row with `id`, `text` and `heading_path`.
+    pub(crate) fn from_row(row: &Row, knowledge_base: KnowledgeBaseId, document: DocumentId) -> Result<Self, DbError> {
+        let path: Vec<String> = row.try_get("heading_path")?;
+        Ok(Self {
+            id: ChunkId(row.try_get("id")?),
+            knowledge_base,
+            document,
+            input: chunk::embedding_input(&path, row.try_get("text")?),
+        })
+    }
+}
+
+/// The points of some chunks, for each collection that is to hold them.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    points: Vec<(Collection, Vec<Point>)>,
+}
+
+/// Embeds chunks once for each space among the targets.
+///
+/// # Errors
+/// [`IngestError::NoEmbedder`] when one of the spaces is none of ours; the embedder's.
+pub(crate) async fn embed(
+    app: &App,
+    targets: Vec<Collection>,
+    pending: &[Pending],
+    deadline: Deadline,
+) -> Result<Batch, IngestError> {
+    let mut batch = Batch::default();
+    if pending.is_empty() {
+        return Ok(batch);
+    }
+    for target in targets {
+        let done = batch.points.iter().find(|(other, _)| other.space == target.space).map(|(_, points)| points.clone());
+        let points = match done {
+            Some(points) => points,
+            None => of_space(app, &target, pending, deadline).await?,
+        };
+        batch.points.push((target, points));
+    }
+    Ok(batch)
+}
+
+async fn of_space(
+    app: &App,
+    target: &Collection,
+    pending: &[Pending],
+    deadline: Deadline,
+) -> Result<Vec<Point>, IngestError> {
+    let model = app.model_of(&target.space).ok_or_else(|| no_embedder(&target.space))?;
+    let inputs = pending.iter().map(|chunk| chunk.input.clone()).collect();
+    let vectors = model.embedder.embed_passages(inputs, deadline.instant()).await?;
+    let point = |(chunk, dense): (&Pending, Vec<f32>)| Point {
+        id: chunk.id,
+        knowledge_base: chunk.knowledge_base,
+        document: chunk.document,
+        dense,
+        sparse: sparse::passage(&chunk.input),
+    };
+    Ok(pending.iter().zip(vectors).map(point).collect())
+}
+
+/// Writes a batch to all its collections. One that fails fails the batch: what was written is written again then, which
+/// changes nothing.
+pub(crate) async fn upsert(app: &App, batch: Batch, deadline: Deadline) -> Result<(), IngestError> {
+    for (collection, points) in batch.points {
+        upsert_to(app, &collection, points, deadline).await?;
+    }
+    Ok(())
+}
+
+/// Writes points, again while that may help and there is time.
+async fn upsert_to(
+    app: &App,
+    collection: &Collection,
+    points: Vec<Point>,
+    deadline: Deadline,
+) -> Result<(), IngestError> {
+    let index = collection.index(app);
+    app.index_retries.note_call();
+    let (mut attempt, mut sends) = (1, 0);
+    loop {
+        let Err(error) = index.upsert(points.clone(), deadline).await else { return Ok(()) };
+        sends += error.sends();
+        let pause = match &error {
+            IndexError::Throttled { retry_after } => *retry_after,
+            _ => retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt),
+        };
+        let hopeless = !error.retryable() || sends >= SENDS_MAX || pause >= deadline.remaining();
+        // The client's own second send comes out of the same budget.
+        if hopeless || !(0..error.sends()).all(|_| app.index_retries.take()) {
+            return Err(error.into());
+        }
+        tracing::warn!(collection = collection.name, index.attempt = attempt, error = %shared::problem::Causes(&error), "upsert tried again");
+        tokio::time::sleep(pause).await;
+        if matches!(error, IndexError::Missing) && !missing(app, collection, deadline).await? {
+            return Ok(());
+        }
+        attempt += 1;
+    }
+}
+
+/// Removes points by id from all these collections; from the one behind the alias as long as none is registered.
+pub(crate) async fn remove(
+    app: &App,
+    targets: &[Collection],
+    ids: &[ChunkId],
+    deadline: Deadline,
+) -> Result<(), IngestError> {
+    if targets.is_empty() {
+        app.index.delete(ids, deadline).await?;
+    }
+    for target in targets {
+        target.index(app).delete(ids, deadline).await?;
+    }
+    Ok(())
+}

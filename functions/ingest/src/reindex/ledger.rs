@@ -1,0 +1,498 @@
+//! The collections' table, as builds and operators change it.
+
+use std::time::Duration;
+
+use shared::{
+    App,
+    app::Model,
+    db::DbError,
+    domain::{ChunkId, DocumentId, KnowledgeBaseId},
+};
+use tokio_postgres::{Row, Transaction, types::Type};
+use uuid::Uuid;
+
+use super::Progress;
+use crate::{
+    collections::{self, Collection, Pending},
+    error::IngestError,
+};
+
+/// Chunks of one batch: what is lost when an invocation is cut, about two seconds of inference on one core.
+const BATCH: i64 = 32;
+
+/// The other spaces that were begun after the space `$1`.
+const LATER: &str = "
+    SELECT alias FROM collections WHERE state IN ('building', 'live', 'previous') AND alias <> $1
+    GROUP BY alias HAVING min(id) > (
+        SELECT min(id) FROM collections WHERE state IN ('building', 'live', 'previous') AND alias = $1
+    )";
+
+/// The right to work on a build, until another draws a higher fence.
+#[derive(Debug)]
+pub(super) struct Build {
+    pub(super) collection: Collection,
+    pub(super) fence: i64,
+    pub(super) made: bool,
+    pub(super) scanned: bool,
+    /// The first chunk that is not written, or not compared.
+    pub(super) next: ChunkId,
+}
+
+/// What Qdrant may not have followed yet.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled {
+    /// Each alias, and the collection that it must stand for.
+    pub(super) live: Vec<(String, String)>,
+    /// What is to be dropped.
+    pub(super) leaving: Vec<Leaving>,
+}
+
+/// A collection that is to be dropped.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) id: i64,
+    pub(super) alias: String,
+    pub(super) name: String,
+}
+
+/// Registers a collection to be built for this model. When one of its space is being built already, that goes on.
+pub(super) async fn start(app: &App, model: &Model) -> Result<(), IngestError> {
+    let (alias, space) = (model.index.name().to_owned(), model.embedder.space().clone());
+    let first = collections::First::of(app);
+    app.db
+        .transaction("begin build", async move |tx| {
+            // Locks the table: who starts at the same moment finds our row.
+            collections::register(tx, &first).await?;
+            if let Some(building) = building(tx).await? {
+                return if building == alias {
+                    Ok(())
+                } else {
+                    Err(IngestError::NotPossible("another space's collection is being built"))
+                };
+            }
+            let rows = tx
+                .execute_typed(
+                    "-- collections::start
+                    INSERT INTO collections (alias, version, name, model, dimension, state, expected)
+                    SELECT $1, version, $1 || '-v' || version, $2, $3, 'building', (SELECT count(*) FROM chunk_metadata)
+                    FROM (SELECT COALESCE(max(version), 0) + 1 AS version FROM collections WHERE alias = $1) AS latest",
+                    &[
+                        (&alias, Type::TEXT),
+                        (&space.model, Type::TEXT),
+                        (&i32::try_from(space.dimension).unwrap_or(i32::MAX), Type::INT4),
+                    ],
+                )
+                .await
+                .map_err(DbError::from)?;
+            exactly_one("collections::start", rows)
+        })
+        .await
+}
+
+/// The alias of what is being built.
+async fn building(tx: &Transaction<'_>) -> Result<Option<String>, DbError> {
+    let statement = "-- collections::building\nSELECT alias FROM collections WHERE state = 'building'";
+    let row = tx.query_typed_opt(statement, &[]).await?;
+    Ok(row.map(|row| row.try_get("alias")).transpose()?)
+}
+
+/// Makes a build of the previous collection: it is compared, and takes its place again. It goes on being written.
+pub(super) async fn roll_back(app: &App) -> Result<(), IngestError> {
+    let alias = app.index.name().to_owned();
+    app.db
+        .transaction("begin rollback", async move |tx| {
+            lock(tx).await?;
+            if building(tx).await?.is_some() {
+                return Err(IngestError::NotPossible("a collection is being built: cancel that, or let it end"));
+            }
+            let rows = tx
+                .execute_typed(
+                    "-- collections::roll_back
+                    UPDATE collections SET state = 'building', scanned = true, faults = 0,
+                        next_id = '00000000-0000-0000-0000-000000000000', lease_expires_at = now()
+                    WHERE state = 'previous' AND alias = $1",
+                    &[(&alias, Type::TEXT)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            if rows == 1 { Ok(()) } else { Err(IngestError::NotPossible("no previous collection is kept")) }
+        })
+        .await
+}
+
+/// Lets the previous collections go, and those of other spaces. What is live in another space and came later is complete
+/// and waits for the functions to use it: then it is this one that is to go, and not by this function's word.
+pub(super) async fn finish(app: &App) -> Result<(), IngestError> {
+    let alias = app.index.name().to_owned();
+    app.db
+        .transaction("finish reindex", async move |tx| {
+            lock(tx).await?;
+            if building(tx).await?.is_some() {
+                return Err(IngestError::NotPossible("a collection is being built: cancel that, or let it end"));
+            }
+            let row = tx
+                .query_typed_one(
+                    &format!(
+                        "-- collections::is_latest
+                        SELECT EXISTS (SELECT FROM collections WHERE state = 'live' AND alias = $1) AS there,
+                            NOT EXISTS ({LATER}) AS latest"
+                    ),
+                    &[(&alias, Type::TEXT)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            if !row.try_get::<_, bool>("there").map_err(DbError::from)? {
+                return Err(IngestError::NotPossible("the space that queries search has no collection: start a build"));
+            }
+            if !row.try_get::<_, bool>("latest").map_err(DbError::from)? {
+                return Err(IngestError::NotPossible(
+                    "the other model's collection is newer: deploy that model as the first one before, or cancel it",
+                ));
+            }
+            leave(tx, "(state = 'previous' OR state = 'live' AND alias <> $1)", &alias).await
+        })
+        .await
+}
+
+/// Gives up the build. One that had been live is kept as the previous one again; another is dropped, and so is what other
+/// spaces have got since the live collection of this one was built.
+pub(super) async fn cancel(app: &App) -> Result<(), IngestError> {
+    let alias = app.index.name().to_owned();
+    app.db
+        .transaction("cancel reindex", async move |tx| {
+            lock(tx).await?;
+            tx.execute_typed(
+                "-- collections::cancel_rollback
+                UPDATE collections SET state = 'previous', fence = nextval('fencing_tokens')
+                WHERE state = 'building' AND built_at IS NOT NULL",
+                &[],
+            )
+            .await
+            .map_err(DbError::from)?;
+            leave(tx, &format!("(state = 'building' OR alias IN (SELECT alias FROM ({LATER}) later))"), &alias).await
+        })
+        .await
+}
+
+async fn leave(tx: &Transaction<'_>, which: &str, alias: &String) -> Result<(), IngestError> {
+    let statement = format!(
+        "-- collections::leave
+        UPDATE collections SET state = 'leaving', fence = nextval('fencing_tokens'), left_at = now()
+        WHERE state IN ('building', 'live', 'previous') AND {which}"
+    );
+    tx.execute_typed(&statement, &[(alias, Type::TEXT)]).await.map_err(DbError::from)?;
+    Ok(())
+}
+
+/// Orders those who change what is built. Readers and writers of points are not held up.
+async fn lock(tx: &Transaction<'_>) -> Result<(), DbError> {
+    Ok(tx.batch_execute("LOCK TABLE collections IN SHARE ROW EXCLUSIVE MODE").await?)
+}
+
+/// Takes the build that is to be worked on; `None` when there is none.
+pub(super) async fn open(app: &App, lease: Duration) -> Result<Option<Build>, IngestError> {
+    app.db
+        .transaction("open build", async move |tx| {
+            let row = tx
+                .query_typed_opt(
+                    "-- collections::open
+                    UPDATE collections SET fence = nextval('fencing_tokens'),
+                        lease_expires_at = now() + make_interval(secs => $1)
+                    WHERE state = 'building' AND lease_expires_at <= now()
+                    RETURNING id, name, alias, model, dimension, state, made, scanned, next_id, fence",
+                    &[(&lease.as_secs_f64(), Type::FLOAT8)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            match row {
+                Some(row) => Ok(Some(build_from(&row)?)),
+                None => held(tx).await,
+            }
+        })
+        .await
+}
+
+async fn held(tx: &Transaction<'_>) -> Result<Option<Build>, IngestError> {
+    let row = tx
+        .query_typed_opt(
+            "-- collections::lease_left
+            SELECT GREATEST(extract(epoch FROM lease_expires_at - now())::float8, 0) AS lease_s
+            FROM collections WHERE state = 'building'",
+            &[],
+        )
+        .await
+        .map_err(DbError::from)?;
+    let Some(row) = row else { return Ok(None) };
+    let lease_s: f64 = row.try_get("lease_s").map_err(DbError::from)?;
+    Err(IngestError::BuildRunning { retry_after: Duration::from_secs_f64(lease_s) })
+}
+
+fn build_from(row: &Row) -> Result<Build, DbError> {
+    Ok(Build {
+        collection: Collection::from_row(row)?,
+        fence: row.try_get("fence")?,
+        made: row.try_get("made")?,
+        scanned: row.try_get("scanned")?,
+        next: ChunkId(row.try_get("next_id")?),
+    })
+}
+
+/// The collection is there: from here on all others write to it as well, and the scan may read its first chunk.
+pub(super) async fn made(app: &App, build: &Build) -> Result<(), IngestError> {
+    let statement = "-- collections::build_made
+        UPDATE collections SET made = true, next_id = $3, written = $4
+        WHERE id = $1 AND fence = $2 AND state = 'building'";
+    change(app, build, statement, build.next, 0).await
+}
+
+/// The next chunks, whichever revision they stand in.
+pub(super) async fn chunks(app: &App, from: ChunkId) -> Result<Vec<Pending>, DbError> {
+    app.db
+        .transaction("read chunks to build", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- collections::chunks
+                    SELECT c.id, c.document_id, d.knowledge_base_id, c.text, p.heading_path
+                    FROM chunk_metadata c
+                    JOIN documents d ON d.id = c.document_id
+                    CROSS JOIN LATERAL (
+                        SELECT heading_path FROM chunk_positions WHERE chunk_id = c.id ORDER BY revision LIMIT 1
+                    ) p
+                    WHERE c.id >= $1 ORDER BY c.id LIMIT $2",
+                    &[(&from.0, Type::UUID), (&BATCH, Type::INT8)],
+                )
+                .await?;
+            let pending = |row: &Row| {
+                let knowledge_base = KnowledgeBaseId(row.try_get("knowledge_base_id")?);
+                Pending::from_row(row, knowledge_base, DocumentId(row.try_get("document_id")?))
+            };
+            rows.iter().map(pending).collect()
+        })
+        .await
+}
+
+/// A batch is written.
+pub(super) async fn advance(app: &App, build: &mut Build, next: ChunkId, written: usize) -> Result<(), IngestError> {
+    let written = i64::try_from(written).unwrap_or(i64::MAX);
+    let statement = "-- collections::advance
+        UPDATE collections SET next_id = $3, written = written + $4
+        WHERE id = $1 AND fence = $2 AND state = 'building'";
+    change(app, build, statement, next, written).await?;
+    build.next = next;
+    Ok(())
+}
+
+/// All chunks are written once.
+pub(super) async fn scanned(app: &App, build: &mut Build) -> Result<(), IngestError> {
+    let statement = "-- collections::scanned
+        UPDATE collections SET scanned = true, faults = 0, next_id = $3, written = written + $4
+        WHERE id = $1 AND fence = $2 AND state = 'building'";
+    let first = ChunkId(Uuid::nil());
+    change(app, build, statement, first, 0).await?;
+    (build.scanned, build.next) = (true, first);
+    Ok(())
+}
+
+/// A page is compared; true when that was the end of a pass that has found nothing. One that has found something is
+/// followed by another.
+pub(super) async fn compared(
+    app: &App,
+    build: &mut Build,
+    next: Option<ChunkId>,
+    faults: usize,
+    repaired: usize,
+    removed: usize,
+) -> Result<bool, IngestError> {
+    let begin = next.unwrap_or(ChunkId(Uuid::nil()));
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let (fence, id, ends) = (build.fence, build.collection.id, next.is_none());
+    let clean = app
+        .db
+        .transaction("record compared page", async move |tx| {
+            let row = tx
+                .query_typed_opt(
+                    "-- collections::compared
+                    WITH before AS (SELECT faults + $4 AS faults FROM collections WHERE id = $1)
+                    UPDATE collections c SET next_id = $3, repaired = repaired + $5, removed = removed + $6,
+                        faults = CASE WHEN $7 THEN 0 ELSE before.faults END
+                    FROM before WHERE c.id = $1 AND c.fence = $2 AND c.state = 'building'
+                    RETURNING $7 AND before.faults = 0 AS clean",
+                    &[
+                        (&id, Type::INT8),
+                        (&fence, Type::INT8),
+                        (&begin.0, Type::UUID),
+                        (&count(faults), Type::INT8),
+                        (&count(repaired), Type::INT8),
+                        (&count(removed), Type::INT8),
+                        (&ends, Type::BOOL),
+                    ],
+                )
+                .await
+                .map_err(DbError::from)?
+                .ok_or(IngestError::BuildLost)?;
+            Ok::<_, IngestError>(row.try_get("clean").map_err(DbError::from)?)
+        })
+        .await?;
+    build.next = begin;
+    Ok(clean)
+}
+
+/// The collection is complete: it is live, the former one of its space is kept, and the one that was kept before may go.
+pub(super) async fn switch(app: &App, build: &Build) -> Result<(), IngestError> {
+    let (id, fence) = (build.collection.id, build.fence);
+    app.db
+        .transaction("switch collections", async move |tx| {
+            lock(tx).await?;
+            let former = tx
+                .execute_typed(
+                    "-- collections::make_room
+                    UPDATE collections c SET state = 'leaving', left_at = now()
+                    FROM collections b WHERE b.id = $1 AND b.fence = $2 AND b.state = 'building'
+                        AND c.alias = b.alias AND c.state = 'previous'",
+                    &[(&id, Type::INT8), (&fence, Type::INT8)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            tracing::debug!(former, "collections leave");
+            tx.execute_typed(
+                "-- collections::keep_former
+                UPDATE collections c SET state = 'previous', built_at = COALESCE(c.built_at, now())
+                FROM collections b WHERE b.id = $1 AND b.fence = $2 AND b.state = 'building'
+                    AND c.alias = b.alias AND c.state = 'live'",
+                &[(&id, Type::INT8), (&fence, Type::INT8)],
+            )
+            .await
+            .map_err(DbError::from)?;
+            let rows = tx
+                .execute_typed(
+                    "-- collections::switch
+                    UPDATE collections SET state = 'live', built_at = COALESCE(built_at, now()), lease_expires_at = now()
+                    WHERE id = $1 AND fence = $2 AND state = 'building' AND scanned",
+                    &[(&id, Type::INT8), (&fence, Type::INT8)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            if rows == 1 { Ok(()) } else { Err(IngestError::BuildLost) }
+        })
+        .await
+}
+
+/// Gives the lease back; the schedule does not go on before `pause` is over.
+pub(super) async fn release(app: &App, id: i64, fence: i64, pause: Duration) -> Result<(), DbError> {
+    app.db
+        .transaction("release build", async move |tx| {
+            tx.execute_typed(
+                "-- collections::release
+                UPDATE collections SET lease_expires_at = now() + make_interval(secs => $3)
+                WHERE id = $1 AND fence = $2 AND state = 'building'",
+                &[(&id, Type::INT8), (&fence, Type::INT8), (&pause.as_secs_f64(), Type::FLOAT8)],
+            )
+            .await?;
+            Ok(())
+        })
+        .await
+}
+
+/// What Qdrant must follow.
+pub(super) async fn unsettled(app: &App) -> Result<Unsettled, DbError> {
+    app.db
+        .transaction("read what is to follow", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- collections::unsettled
+                    SELECT id, alias, name, state FROM collections WHERE state = 'live' AND made OR state = 'leaving'",
+                    &[],
+                )
+                .await?;
+            let mut unsettled = Unsettled::default();
+            for row in rows {
+                match row.try_get("state")? {
+                    "live" => unsettled.live.push((row.try_get("alias")?, row.try_get("name")?)),
+                    _ => unsettled.leaving.push(Leaving {
+                        id: row.try_get("id")?,
+                        alias: row.try_get("alias")?,
+                        name: row.try_get("name")?,
+                    }),
+                }
+            }
+            Ok(unsettled)
+        })
+        .await
+}
+
+/// It was dropped. Its row stays, so that its name is not used again.
+pub(super) async fn gone(app: &App, id: i64) -> Result<(), DbError> {
+    app.db
+        .transaction("note dropped collection", async move |tx| {
+            tx.execute_typed(
+                "-- collections::gone\nUPDATE collections SET state = 'gone' WHERE id = $1 AND state = 'leaving'",
+                &[(&id, Type::INT8)],
+            )
+            .await?;
+            Ok(())
+        })
+        .await
+}
+
+/// All collections that are not gone.
+pub(super) async fn list(app: &App) -> Result<Vec<Progress>, DbError> {
+    app.db
+        .transaction("list collections", async move |tx| {
+            let rows = tx
+                .query_typed(
+                    "-- collections::list
+                    SELECT name, model, dimension, state, scanned, expected, written, repaired, removed, started_at,
+                        built_at
+                    FROM collections WHERE state <> 'gone' ORDER BY id",
+                    &[],
+                )
+                .await?;
+            rows.iter().map(progress_from).collect()
+        })
+        .await
+}
+
+fn progress_from(row: &Row) -> Result<Progress, DbError> {
+    Ok(Progress {
+        name: row.try_get("name")?,
+        model: row.try_get("model")?,
+        dimension: row.try_get("dimension")?,
+        state: row.try_get("state")?,
+        scanned: row.try_get("scanned")?,
+        expected: row.try_get("expected")?,
+        written: row.try_get("written")?,
+        repaired: row.try_get("repaired")?,
+        removed: row.try_get("removed")?,
+        started_at: row.try_get("started_at")?,
+        built_at: row.try_get("built_at")?,
+    })
+}
+
+/// Changes the build's row, if the lease is still held.
+async fn change(
+    app: &App,
+    build: &Build,
+    statement: &'static str,
+    next: ChunkId,
+    written: i64,
+) -> Result<(), IngestError> {
+    let (id, fence) = (build.collection.id, build.fence);
+    // Owned: with a borrowed one, the compiler does not see that the future may change threads.
+    let statement = statement.to_owned();
+    app.db
+        .transaction("record build", async move |tx| {
+            let rows = tx
+                .execute_typed(
+                    &statement,
+                    &[(&id, Type::INT8), (&fence, Type::INT8), (&next.0, Type::UUID), (&written, Type::INT8)],
+                )
+                .await
+                .map_err(DbError::from)?;
+            if rows == 1 { Ok(()) } else { Err(IngestError::BuildLost) }
+        })
+        .await
+}
+
+fn exactly_one(statement: &'static str, rows: u64) -> Result<(), IngestError> {
+    if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement, rows }.into()) }
+}
