@@ -31,6 +31,27 @@ impl VectorIndex for Noted {
         self.inner.ensure(deadline).await
     }
 
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn collection(&self, name: &str) -> Arc<dyn VectorIndex> {
+        let inner = self.inner.collection(name);
+        Arc::new(Self { inner, pages: self.pages.clone(), others: self.others.clone() })
+    }
+
+    async fn drop_collection(&self, deadline: Deadline) -> Result<(), IndexError> {
+        self.inner.drop_collection(deadline).await
+    }
+
+    async fn behind(&self, deadline: Deadline) -> Result<Option<String>, IndexError> {
+        self.inner.behind(deadline).await
+    }
+
+    async fn point_to(&self, collection: &str, deadline: Deadline) -> Result<(), IndexError> {
+        self.inner.point_to(collection, deadline).await
+    }
+
     async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
         self.inner.upsert(points, deadline).await
     }
