@@ -129,7 +129,7 @@ async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u
 
 async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl Fn(&str)) -> Vec<ChunkId> {
     let deadline = || Deadline::after(INVOCATION);
-    app.app.index.ensure(deadline()).await.expect("the collection can be made");
+    ingest::collections::ready(&app.app, deadline()).await.expect("the collection can be made");
     let pg = app.pg().await;
     let rows = pg.query("SELECT id, document_id FROM chunk_metadata", &[]).await.expect("PostgreSQL answers");
     let pairs: Vec<(Uuid, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
