@@ -45,6 +45,16 @@ test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace
 	@shared/local/qdrant/build test
 
+.PHONY: soak
+soak: setup ## Try random schedules with faults and killed stores (MINUTES=20, SEED=)
+	@cargo build --package local --bins
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
+
+.PHONY: bench-audit
+bench-audit: setup ## Measure the drift audit's memory (POINTS=1000000)
+	@cargo build --package local --bins
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
+
 .PHONY: fuzz
 fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
 	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture

@@ -12,10 +12,15 @@ Lockstep on one machine.
 usage: lockstep up [options]
        lockstep reindex [--next | --status | --rollback | --finish | --cancel]
        lockstep eval [options] DATASET...
+       lockstep soak [--minutes N] [--seed N]
+       lockstep bench-audit [--points N]
 
   --port N      the gateway's port on 127.0.0.1 (default: $PORT, else 8080; 0: any free one)
   --no-demo     start with no account and no documents
   --quiet       no demo, and nothing on standard output but one line with the URL
+  --minutes N   how long random schedules are tried (default: 20)
+  --points N    how many points are audited (default: 1,000,000)
+  --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
 
   reindex       build Qdrant's collection anew from PostgreSQL, while the stack runs or not
@@ -44,6 +49,12 @@ environment
 /// The gateway's port where nothing else is said.
 const PORT: u16 = 8080;
 
+/// How long schedules are tried where nothing else is said.
+const MINUTES: u64 = 20;
+
+/// Points that are audited where nothing else is said.
+const POINTS: u32 = 1_000_000;
+
 /// What is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
@@ -53,6 +64,18 @@ pub enum Command {
     Reindex(reindex::Command),
     /// Measuring retrieval.
     Eval(eval::Options),
+    /// Random schedules.
+    Soak {
+        /// For how long.
+        minutes: u64,
+        /// What the first one is drawn from; `None`: from a random number.
+        seed: Option<u64>,
+    },
+    /// Measures the audit.
+    BenchAudit {
+        /// So many points.
+        points: u32,
+    },
     /// [`USAGE`].
     Help,
 }
@@ -80,11 +103,14 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
     let port = settings::var("PORT").map(|text| text.parse().map_err(Failure::because(format!("PORT={text}"))));
     let json = settings::var("LOCKSTEP_LOG").is_some_and(|format| format == "json");
     let mut options = Options { port: port.transpose()?.unwrap_or(PORT), demo: true, quiet: false, json };
-    let (mut up, mut collections) = (false, None);
+    let (mut command, mut collections) = (None, None);
+    let (mut minutes, mut seed, mut points) = (MINUTES, None, POINTS);
     while let Some(word) = parser.next().map_err(wrong)? {
         match word {
-            Arg::Value(word) if word == "up" && !up => up = true,
-            Arg::Value(word) if word == "reindex" && !up => collections = Some(reindex::Command::Start),
+            Arg::Value(word) if command.is_none() && ["up", "soak", "bench-audit"].iter().any(|name| word == *name) => {
+                command = Some(word);
+            }
+            Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
             Arg::Long(word) if collections == Some(reindex::Command::Start) => {
                 collections = Some(match word {
                     "next" => reindex::Command::StartNext,
@@ -100,7 +126,7 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
                     }
                 });
             }
-            Arg::Value(word) if word == "eval" && !up => return eval_options(parser).map(Command::Eval),
+            Arg::Value(word) if word == "eval" && command.is_none() => return eval_options(parser).map(Command::Eval),
             Arg::Long("port") => options.port = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("no-demo") => options.demo = false,
             Arg::Long("quiet") => (options.quiet, options.demo) = (true, false),
@@ -109,14 +135,19 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
                 Some("text") => options.json = false,
                 _ => return Err(Failure::new("--log takes `text` or `json`")),
             },
+            Arg::Long("minutes") => minutes = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
+            Arg::Long("seed") => seed = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?),
+            Arg::Long("points") => points = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             other => return Err(wrong(other.unexpected())),
         }
     }
-    Ok(match collections {
-        Some(command) => Command::Reindex(command),
-        None if up => Command::Up(options),
-        None => Command::Help,
+    Ok(match (collections, command.as_deref().and_then(std::ffi::OsStr::to_str)) {
+        (Some(collections), _) => Command::Reindex(collections),
+        (None, Some("up")) => Command::Up(options),
+        (None, Some("soak")) => Command::Soak { minutes, seed },
+        (None, Some("bench-audit")) => Command::BenchAudit { points },
+        (None, _) => Command::Help,
     })
 }
 

@@ -19,6 +19,7 @@ pub mod qdrant;
 pub mod reindex;
 pub mod s3;
 pub mod settings;
+pub mod soak;
 pub mod stores;
 pub mod testkit;
 pub mod up;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use local::{
     args::{self, Command, USAGE},
-    eval, reindex, up,
+    eval, reindex, soak, up,
 };
 
 fn main() -> ExitCode {
@@ -15,6 +15,8 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(options),
         Command::Reindex(command) => reindex::run(command),
         Command::Eval(options) => eval::run(&options),
+        Command::Soak { minutes, seed } => soak::run(minutes, seed),
+        Command::BenchAudit { points } => soak::bench_audit(points),
         Command::Help => {
             println!("{USAGE}");
             Ok(())

@@ -125,7 +125,7 @@ pub async fn run(
     let mut result = steps(&app.until(work_deadline), lease, source, work_deadline).await;
     if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
         // The invocation's end is no fault of anybody's; but until the text is stored, only the client can go on.
-        let view = documents::require(app, lease.document).await;
+        let view = still_there(app, lease).await;
         result = view.and_then(|view| match view.ingestion.chunks {
             None if view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
             _ => Ok(Outcome::Paused(Box::new(view))),
@@ -162,6 +162,15 @@ fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
     deadline.passed() && cut
 }
 
+/// The document as it stands when the time is over. If it was deleted meanwhile, so was the revision, as any guarded write
+/// would find.
+async fn still_there(app: &App, lease: Lease) -> Result<DocumentView, IngestError> {
+    match documents::require(app, lease.document).await {
+        Err(IngestError::NoDocument) => Err(IngestError::Fenced),
+        view => view,
+    }
+}
+
 /// [`run`], to its end also when the caller goes away: a client that closes its connection is no reason to leave a
 /// lease behind that nobody uses.
 ///
@@ -196,7 +205,7 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {
                 if embed::embed(app, lease, deadline).await? == embed::Progress::OutOfTime {
-                    return Ok(Outcome::Paused(Box::new(documents::require(app, lease.document).await?)));
+                    return Ok(Outcome::Paused(Box::new(still_there(app, lease).await?)));
                 }
                 Step::Verify
             }

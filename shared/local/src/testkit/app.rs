@@ -34,12 +34,11 @@ use shared::{
 };
 use tokio_postgres::types::Type;
 use tower::ServiceExt;
-use uuid::Uuid;
 
 use super::{
     embedder::{CountingEmbedder, Embedded},
     reply::Reply,
-    servers::{self, servers},
+    servers::{self, Place},
 };
 use crate::{folder::TempFolder, gateway};
 
@@ -74,8 +73,7 @@ pub struct TestApp {
     pub router: Router,
     /// What was embedded.
     pub embedded: Embedded,
-    database: String,
-    database_url: SecretString,
+    place: Place,
     mail: PathBuf,
 }
 
@@ -100,17 +98,19 @@ impl TestApp {
 
     /// The app with other parts.
     pub async fn with(change: impl FnOnce(&mut Parts)) -> Self {
-        let servers = servers();
-        let id = Uuid::new_v4().simple();
-        let database = format!("t_{id}");
-        servers::make_database(&database).await;
-        let database_url = servers::with_database(&servers.database_url, &database);
-        let mail = mail_folder().join(id.to_string());
-        let mut qdrant = QdrantConfig::at(&servers.qdrant_url);
-        qdrant.prefix = format!("t{id}");
+        Self::at(Place::own().await, change)
+    }
+
+    /// The app on other stores than those that the tests of this process share.
+    #[must_use]
+    pub fn at(place: Place, change: impl FnOnce(&mut Parts)) -> Self {
+        let keys = servers::keys();
+        let mut qdrant = QdrantConfig::at(&place.qdrant_url);
+        qdrant.prefix.clone_from(&place.prefix);
+        let mail = mail_folder().join(uuid::Uuid::new_v4().simple().to_string());
         let config = Config {
             // Every test shows that the functions need no more than their role has.
-            database: DatabaseConfig::at(migrations::as_app_role(&database_url)),
+            database: DatabaseConfig::at(migrations::as_app_role(&place.database_url)),
             qdrant,
             // Not read: the embedder is shared by all tests of the process.
             embedding: EmbeddingConfig::MiniLm { dir: "model".into(), threads: NonZero::<usize>::MIN },
@@ -119,9 +119,9 @@ impl TestApp {
                 issuer: "http://127.0.0.1:8080".to_owned(),
                 audience: "lockstep".to_owned(),
                 access_ttl: Duration::from_mins(15),
-                jwks: servers.keys.jwks.clone(),
+                jwks: keys.jwks.clone(),
                 jwks_entry: None,
-                signing_key: Some(servers.keys.private_pem.clone()),
+                signing_key: Some(keys.private_pem.clone()),
                 signing_key_entry: None,
             },
             answers: AnswersConfig::default(),
@@ -147,7 +147,7 @@ impl TestApp {
             config: Arc::new(parts.config),
         };
         let router = gateway::router(&app).expect("the functions start");
-        Self { app, router, embedded, database, database_url, mail }
+        Self { app, router, embedded, place, mail }
     }
 
     /// Sends a request with a JSON body, or without one.
@@ -221,13 +221,13 @@ impl TestApp {
 
     /// A direct connection to the test's database.
     pub async fn pg(&self) -> tokio_postgres::Client {
-        servers::connect(&self.database_url).await
+        servers::connect(&self.place.database_url).await
     }
 
     /// The URL of the test's database for its owner, without any proxy.
     #[must_use]
     pub fn database_url(&self) -> &SecretString {
-        &self.database_url
+        &self.place.database_url
     }
 
     /// A direct client of Qdrant, as the app's configuration has it.
@@ -307,13 +307,11 @@ fn mail_folder() -> &'static Path {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        if !servers().external {
-            return;
-        }
+        let Some(database) = &self.place.to_drop else { return };
         let (prefix, qdrant) = (format!("{}-", self.app.config.qdrant.prefix), self.qdrant());
-        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let statement = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
         servers::blocking(async move {
-            servers::administer(&servers().database_url, &statement).await.ok();
+            servers::administer(&servers::servers().database_url, &statement).await.ok();
             let Ok(listed) = qdrant.list_collections().await else { return };
             for collection in listed.collections.into_iter().filter(|collection| collection.name.starts_with(&prefix)) {
                 qdrant.delete_collection(collection.name).await.ok();

@@ -7,11 +7,17 @@ use shared::domain::ChunkId;
 use super::TestApp;
 
 impl TestApp {
-    /// Ends the test unless the stores agree: every chunk of an active revision, and every chunk of a staged one
+    /// Ends the test unless the stores agree; see [`Self::disagreements`].
+    pub async fn assert_consistent(&self) {
+        let wrong = self.disagreements().await;
+        assert!(wrong.is_empty(), "the stores disagree:\n{}", wrong.join("\n"));
+    }
+
+    /// In what the stores disagree; nothing, if all is well: every chunk of an active revision, and every chunk of a staged one
     /// whose vectors Qdrant has acknowledged, has its point; there are no other points, except of staged
     /// chunks and those in `retired_points` that are not due yet; and each payload is `kb` and `doc`, as
     /// PostgreSQL has them.
-    pub async fn assert_consistent(&self) {
+    pub async fn disagreements(&self) -> Vec<String> {
         let pg = self.pg().await;
         let rows = pg
             .query(
@@ -62,6 +68,6 @@ impl TestApp {
             }
         }
         wrong.extend(required.difference(&seen).map(|id| format!("the chunk {id} has no point")));
-        assert!(wrong.is_empty(), "the stores disagree:\n{}", wrong.join("\n"));
+        wrong
     }
 }

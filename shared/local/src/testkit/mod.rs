@@ -12,6 +12,7 @@
 
 mod app;
 mod consistency;
+pub mod drift;
 mod embedder;
 pub mod function;
 mod postgres_proxy;
@@ -19,6 +20,7 @@ mod proxy;
 mod qdrant_proxy;
 mod reply;
 mod servers;
+pub mod soak;
 
 pub use self::{
     app::{Parts, TestApp, TestUser},
@@ -27,5 +29,5 @@ pub use self::{
     proxy::TcpProxy,
     qdrant_proxy::{Call, Fault, QdrantProxy},
     reply::Reply,
-    servers::{Private, private_postgres, private_qdrant},
+    servers::{Place, Private, private_postgres, private_qdrant},
 };

@@ -63,6 +63,7 @@ impl PostgresProxy {
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                    super::proxy::at_once(&client, &server);
                     tokio::spawn(connection(client, server, Arc::clone(&trap), Arc::clone(&requests)));
                 }
             }
@@ -86,6 +87,11 @@ impl PostgresProxy {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Forgets a cut that has not been made.
+    pub fn heal(&self) {
+        *lock(&self.trap) = None;
     }
 
     /// Whether the cut was made.

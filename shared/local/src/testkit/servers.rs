@@ -13,6 +13,7 @@ use shared::{
     embed::{Embedder, MiniLm},
 };
 use tokio_postgres::NoTls;
+use uuid::Uuid;
 
 use crate::{
     folder::TempFolder,
@@ -33,8 +34,6 @@ pub(super) struct Servers {
     pub(super) qdrant_url: String,
     /// The servers stay when the process goes: what a test has made in them must go.
     pub(super) external: bool,
-    /// The signing key.
-    pub(super) keys: GeneratedKeys,
     // Held, not used: the servers live as long as the process.
     _owned: Mutex<(Option<PostgresServer>, Option<QdrantServer>, TempFolder)>,
 }
@@ -43,6 +42,46 @@ pub(super) struct Servers {
 pub(super) fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(start)
+}
+
+/// The signing key of all apps of this process.
+pub(super) fn keys() -> &'static GeneratedKeys {
+    static KEYS: OnceLock<GeneratedKeys> = OnceLock::new();
+    KEYS.get_or_init(|| auth::signer::generate().expect("a key can be generated"))
+}
+
+/// Where one app keeps its things.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub(super) database_url: SecretString,
+    pub(super) qdrant_url: String,
+    /// Begins the names of its collections.
+    pub(super) prefix: String,
+    /// Its database, when that must go with the app because the server stays.
+    pub(super) to_drop: Option<String>,
+}
+
+impl Place {
+    /// A new database and a new collection on the servers that the tests of this process share.
+    pub(super) async fn own() -> Self {
+        let servers = servers();
+        let id = Uuid::new_v4().simple();
+        let database = format!("t_{id}");
+        make_database(&database).await;
+        Self {
+            database_url: with_database(&servers.database_url, &database),
+            qdrant_url: servers.qdrant_url.clone(),
+            prefix: format!("t{id}"),
+            to_drop: servers.external.then_some(database),
+        }
+    }
+
+    /// What [`private_postgres`] and [`private_qdrant`] have, which goes with them.
+    #[must_use]
+    pub fn private(postgres: &PostgresServer, qdrant: &QdrantServer) -> Self {
+        let database_url = postgres.url("postgres");
+        Self { database_url, qdrant_url: qdrant.url(), prefix: "soak".to_owned(), to_drop: None }
+    }
 }
 
 fn start() -> Servers {
@@ -68,7 +107,6 @@ fn start() -> Servers {
         database_url,
         qdrant_url,
         external: postgres.is_none() || qdrant.is_none(),
-        keys: auth::signer::generate().expect("a key can be generated"),
         _owned: Mutex::new((postgres, qdrant, folder)),
     }
 }
@@ -127,7 +165,7 @@ pub fn private_qdrant() -> Private<QdrantServer> {
 }
 
 /// `url` with another database's name.
-pub(super) fn with_database(url: &SecretString, database: &str) -> SecretString {
+fn with_database(url: &SecretString, database: &str) -> SecretString {
     let url = url.expose_secret();
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let authority = base.find("://").map_or(0, |at| at + 3);
@@ -172,7 +210,7 @@ pub(super) async fn administer(url: &SecretString, statement: &str) -> Result<()
 }
 
 /// Makes the copy for one test.
-pub(super) async fn make_database(name: &str) {
+async fn make_database(name: &str) {
     let statement = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
     administer(&servers().database_url, &statement).await.expect("the test's database can be made");
 }

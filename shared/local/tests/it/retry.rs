@@ -193,3 +193,23 @@ async fn who_was_overtaken_or_deleted_and_sends_again_hears_at_once_what_became_
         app.assert_consistent().await;
     }
 }
+
+#[tokio::test]
+async fn who_was_deleted_when_the_time_is_over_hears_the_same_as_at_any_other_moment() {
+    let gate = GatedEmbedder::default();
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(gate.clone());
+        parts.config.limits.request_timeout = Duration::from_secs(8);
+    });
+    let app = Arc::new(app.await);
+    let user = app.register("ann").await;
+    let sending = tokio::spawn({
+        let (app, user) = (app.clone(), user.clone());
+        async move { send(&app, &user, "k1", &json!({ "text": "Held.", "source_uri": "a" })).await }
+    });
+    gate.reached().await;
+    let path = format!("/documents/{}", only(&app, &user).await);
+    app.call(Method::DELETE, &path, Some(&user.token), None).await.expect(204);
+    // The gate stays closed: nothing but the view for a 202 is still asked for.
+    assert_eq!(sending.await.unwrap().problem(409), LOST);
+}

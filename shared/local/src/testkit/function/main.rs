@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     if let Some(code) = ingest::extract::sandbox::run_if_asked() {
         return code;
     }
-    match local::testkit::function::run(std::env::args().nth(1)) {
+    match local::testkit::function::run(std::env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("test-function: {failure}");

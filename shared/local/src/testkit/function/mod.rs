@@ -1,32 +1,42 @@
 //! A function as a process of its own, so that it can be killed while the stores stay: `ingest`, configured by the
-//! environment as in the cloud, with the quick embedder. Told to stop at `auth`, it is that function instead, and does
-//! not stop.
+//! environment as in the cloud, with the quick embedder; `POST /sweep` beside its routes is what a schedule starts. Told to
+//! stop at `auth`, it is that function instead, and does not stop.
 //!
 //! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
 //! stop. There it stands, until it is killed, or told to go on by a line on its standard input. It ends when that does.
+//! Told a number as well, it dies there instead, the so-manieth time that it comes to the point.
+
+mod process;
 
 use std::{
     io::BufRead,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
         mpsc::{self, TryRecvError},
     },
     thread,
 };
 
-use axum::Router;
+use axum::{Router, extract::State, routing::post};
+
+use ingest::SweeperEvent;
 use shared::{
     App,
-    config::{Config, ConfigError, LogConfig},
+    config::{Config, ConfigError, EmbeddingConfig, LogConfig},
     db::Db,
+    deadline::Deadline,
     embed::Embedder,
+    http::Json,
+    problem::Problem,
     secrets::SecretsManager,
     telemetry,
     tokens::Verifier,
     vectors::qdrant::QdrantIndex,
 };
 
+pub use self::process::{Caller, Function};
 use super::HashEmbedder;
 use crate::{failure::Failure, settings};
 
@@ -36,11 +46,14 @@ const AUTH: &str = "auth";
 /// Enough that one which stands at a failpoint is not missed.
 const WORKERS: usize = 4;
 
-/// Serves until it is killed, or its standard input ends. Stops at the failpoint `stop_at`, if one is named.
+/// Serves until it is killed, or its standard input ends. `arguments`: the failpoint at which it stops, and the pass at which
+/// it dies there instead.
 ///
 /// # Errors
-/// When the configuration does not hold, or there is no port.
-pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
+/// When the arguments or the configuration do not hold, or there is no port.
+pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let (point, pass) = (arguments.next(), arguments.next());
+    let pass = pass.map(|pass| pass.parse::<u32>()).transpose().map_err(Failure::because("a pass is a number"))?;
     let (go_on, wait) = mpsc::channel::<()>();
     thread::spawn(move || {
         let mut lines = std::io::stdin().lock().lines().map_while(Result::ok);
@@ -56,8 +69,18 @@ pub fn run(stop_at: Option<String>) -> Result<(), Failure> {
         let log = LogConfig::from_env();
         telemetry::init(&log.filter, log.json);
     }
-    let auth = stop_at.as_deref() == Some(AUTH);
-    if let Some(point) = stop_at.filter(|_| !auth) {
+    let auth = point.as_deref() == Some(AUTH);
+    let point = point.filter(|_| !auth);
+    if let (Some(point), Some(pass)) = (&point, pass) {
+        let passes = AtomicU32::new(0);
+        let die = move || {
+            if passes.fetch_add(1, Ordering::Relaxed) + 1 == pass {
+                // As a crash does: no destructor runs, no connection is closed in order.
+                std::process::abort();
+            }
+        };
+        fail::cfg_callback(point.as_str(), die).map_err(Failure::new)?;
+    } else if let Some(point) = point {
         let (name, wait) = (point.clone(), Mutex::new(wait));
         let stop = move || {
             let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,8 +100,12 @@ async fn serve(auth: bool) -> Result<(), Failure> {
     let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
     println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
-    let router =
-        if auth { auth_router(app).map_err(Failure::because("auth does not start"))? } else { ingest::router(app) };
+    let router = if auth {
+        auth_router(app).map_err(Failure::because("auth does not start"))?
+    } else {
+        let sweeper = Router::new().route("/sweep", post(sweep)).with_state(app.clone());
+        ingest::router(app).merge(sweeper)
+    };
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
         .map_err(Failure::because("the port is lost"))
@@ -89,8 +116,18 @@ fn auth_router(app: App) -> Result<Router, ConfigError> {
     auth::router(app, signer)
 }
 
+/// What the schedule would start, within a request's time.
+async fn sweep(State(app): State<App>) -> Result<Json<ingest::Done>, Problem> {
+    let deadline = Deadline::after(app.config.limits.request_timeout);
+    Ok(Json(ingest::sweeper(&app, SweeperEvent::default(), deadline).await?))
+}
+
 fn app(config: Config) -> Result<App, Failure> {
-    let embedder: Arc<dyn Embedder> = Arc::new(HashEmbedder::default());
+    // An endpoint tells the dimension, and is not asked.
+    let embedder: Arc<dyn Embedder> = Arc::new(match config.embedding {
+        EmbeddingConfig::Http { dimension, .. } => HashEmbedder::of("hash", dimension),
+        EmbeddingConfig::MiniLm { .. } => HashEmbedder::default(),
+    });
     let index = QdrantIndex::new(&config.qdrant, embedder.space());
     Ok(App {
         db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,

@@ -1,21 +1,26 @@
 //! A function's process, as a test holds it.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use local::testkit::{Reply, TestApp, TestUser};
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use shared::db::migrations;
+use shared::{
+    config::{Config, EmbeddingConfig},
+    db::migrations,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
+use crate::testkit::{Reply, TestApp, TestUser};
+
 /// A process may be slow to start when others are busy.
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// A running `test-function` on a test's stores. It ends with this value, and with this process.
+#[derive(Debug)]
 pub struct Function {
     child: Child,
     stdin: ChildStdin,
@@ -26,10 +31,21 @@ pub struct Function {
 impl Function {
     /// Starts it; at the failpoint `stop_at` it will stand still.
     pub async fn start(app: &TestApp, stop_at: Option<&str>) -> Self {
-        let config = &app.app.config;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_test-function"))
-            .args(stop_at)
-            .env("DATABASE_URL", migrations::as_app_role(app.database_url()).expose_secret())
+        let mut config = Config::clone(&app.app.config);
+        config.database.url = migrations::as_app_role(app.database_url());
+        Self::launch(&config, stop_at.as_slice()).await
+    }
+
+    /// Starts it on other stores, with these arguments: see [`super::run`].
+    pub async fn launch(config: &Config, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        if let EmbeddingConfig::Http { base_url, model, dimension, .. } = &config.embedding {
+            command.env("EMBEDDING_URL", base_url).env("EMBEDDING_MODEL", model);
+            command.env("EMBEDDING_DIMENSION", dimension.to_string());
+        }
+        let mut child = command
+            .args(arguments)
+            .env("DATABASE_URL", config.database.url.expose_secret())
             .env("QDRANT_URL", &config.qdrant.url)
             .env("QDRANT_PREFIX", &config.qdrant.prefix)
             .env("TOKEN_ISSUER", &config.tokens.issuer)
@@ -70,29 +86,69 @@ impl Function {
         self.child.kill().await.expect("it can be killed");
     }
 
+    /// What Linux says of its memory, in KiB: `VmRSS` is resident now, `VmHWM` was at most.
+    #[must_use]
+    pub fn memory_kib(&self, what: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().expect("it lives"));
+        let status = std::fs::read_to_string(path).expect("Linux tells");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+        line.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok()).expect("Linux tells")
+    }
+
+    /// Whether it still runs.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
     /// A client for it, which may outlive it.
+    #[must_use]
     pub fn client(&self, user: &TestUser) -> Caller {
-        Caller { url: self.url.clone(), token: user.token.clone() }
+        Caller { client: Client::new(), url: self.url.clone(), token: user.token.clone() }
     }
 }
 
+/// The program beside ours: tests stand in a folder below it.
+fn binary() -> PathBuf {
+    let here = std::env::current_exe().expect("we have a file");
+    let mut folders = here.ancestors().skip(1).take(2).map(|folder| folder.join("test-function"));
+    folders.find(|path| path.exists()).expect("`test-function` is built: cargo build --package local --bins")
+}
+
 /// Somebody who calls a function.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Caller {
+    client: Client,
     url: String,
     token: String,
 }
 
 impl Caller {
-    /// Sends a document under a key. An error when the process ends meanwhile.
+    /// Sends a document under a key.
+    ///
+    /// # Errors
+    /// When the process ends meanwhile.
     pub async fn send(&self, key: &str, body: &Value) -> reqwest::Result<Reply> {
-        let request = Client::new().post(format!("{}/documents", self.url)).header("idempotency-key", key).json(body);
-        self.call(request).await
+        self.post("/documents", Some(key), body).await
     }
 
     /// Deletes what is at this path.
+    ///
+    /// # Errors
+    /// When the process ends meanwhile.
     pub async fn delete(&self, path: &str) -> reqwest::Result<Reply> {
-        self.call(Client::new().request(Method::DELETE, format!("{}{path}", self.url))).await
+        self.call(self.client.request(Method::DELETE, format!("{}{path}", self.url))).await
+    }
+
+    /// Sends JSON to this path, under a key if there is one.
+    ///
+    /// # Errors
+    /// When the process ends meanwhile.
+    pub async fn post(&self, path: &str, key: Option<&str>, body: &Value) -> reqwest::Result<Reply> {
+        let mut request = self.client.post(format!("{}{path}", self.url)).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        self.call(request).await
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {

@@ -1,0 +1,192 @@
+//! The drift audit's memory and time, measured: many points, and one process that audits them.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use qdrant_client::qdrant::{DeletePointsBuilder, PointId, PointsIdsList};
+use serde_json::json;
+use shared::{
+    config::EmbeddingConfig,
+    deadline::Deadline,
+    domain::{ChunkId, DocumentId, KnowledgeBaseId},
+    sparse::SparseVector,
+    vectors::Point,
+};
+use uuid::Uuid;
+
+use super::{HashEmbedder, Place, TestApp, TestUser, function::Function, private_postgres, private_qdrant};
+
+/// Of the synthetic vectors: none of the audit's work depends on it.
+pub const DIMENSION: usize = 8;
+
+/// Chunks of one document.
+const CHUNKS: u32 = 1_000;
+
+/// Points of one write.
+const BATCH: usize = 2_000;
+
+/// Points that are taken away, and points that are planted, for the audit with drift.
+const DRIFT: usize = 1_000;
+
+/// Time of one run of the sweeper: Lambda's longest.
+const INVOCATION: Duration = Duration::from_mins(15);
+
+/// An audit, as it was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Ids that PostgreSQL expects.
+    pub expected: i64,
+    /// Of them, not in Qdrant.
+    pub missing: i64,
+    /// In Qdrant, and unknown to PostgreSQL.
+    pub orphaned: i64,
+    /// Time of the audit, in all its invocations.
+    pub duration: Duration,
+    /// The process's resident memory before the audit, in KiB.
+    pub before_kib: u64,
+    /// The most that was resident at any time (`VmHWM`), in KiB.
+    pub peak_kib: u64,
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} points, {} missing, {} orphans: {:.1} s, {:.1} MiB resident at most ({:.1} MiB when idle before)",
+            self.expected,
+            self.missing,
+            self.orphaned,
+            self.duration.as_secs_f64(),
+            mib(self.peak_kib),
+            mib(self.before_kib)
+        )
+    }
+}
+
+fn mib(kib: u64) -> f64 {
+    std::time::Duration::from_millis(kib).as_secs_f64() * 1000.0 / 1024.0
+}
+
+/// Fills private stores with so many points, audits them in a process of its own, plants drift, and audits them again in
+/// another one. `say` hears how far it is.
+pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
+    let (postgres, qdrant) =
+        tokio::task::spawn_blocking(|| (private_postgres(), private_qdrant())).await.expect("stores");
+    let app = TestApp::at(Place::private(&postgres, &qdrant), |parts| {
+        parts.embedder = std::sync::Arc::new(HashEmbedder::of("hash", DIMENSION));
+        parts.config.database.transaction_timeout = INVOCATION;
+        parts.config.limits.request_timeout = INVOCATION;
+        // The function's process takes the dimension from here, and asks no endpoint.
+        parts.config.embedding = EmbeddingConfig::Http {
+            base_url: "http://127.0.0.1:9".to_owned(),
+            model: "hash".to_owned(),
+            dimension: DIMENSION,
+            api_key: None,
+        };
+    });
+    let user = app.register("ann").await;
+    let ids = fill(&app, user.knowledge_base, points, &say).await;
+    say("the audit without drift");
+    let mut measured = vec![audit(&app, &user).await];
+    plant(&app, user.knowledge_base, &ids).await;
+    say("the audit with drift");
+    measured.push(audit(&app, &user).await);
+    measured
+}
+
+/// Fills both stores with so many chunks, and returns their ids. Its vectors must have [`DIMENSION`] components.
+pub async fn fill(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32, say: impl Fn(&str)) -> Vec<ChunkId> {
+    say("PostgreSQL is being filled");
+    fill_postgres(app, knowledge_base, points).await;
+    say("Qdrant is being filled");
+    fill_qdrant(app, knowledge_base, say).await
+}
+
+async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32) {
+    let documents = points.div_ceil(CHUNKS);
+    let statements = format!(
+        "SET session_replication_role = replica;
+        INSERT INTO documents (id, knowledge_base_id, source_uri, active_revision, latest_revision)
+        SELECT gen_random_uuid(), '{knowledge_base}', 'd/' || n, 1, 1 FROM generate_series(1, {documents}) n;
+        INSERT INTO document_revisions (document_id, number, state, media_type, content_hash, size_bytes, chunks_total,
+            chunks_reused, chunks_embedded, fence, lease_expires_at, finished_at)
+        SELECT id, 1, 'active', 'text/plain', sha256(source_uri::bytea), 1, {CHUNKS}, 0, {CHUNKS}, 1, now(), now()
+        FROM documents;
+        CREATE TEMPORARY TABLE new AS
+        SELECT gen_random_uuid() AS id, d.id AS document_id, n
+        FROM (SELECT id, row_number() OVER () AS nth FROM documents) d, generate_series(0, {CHUNKS} - 1) n
+        WHERE (d.nth - 1) * {CHUNKS} + n < {points};
+        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
+        SELECT id, document_id, 1, 'The passage ' || n || ' says little.', sha256(id::text::bytea), 5 FROM new;
+        INSERT INTO chunk_positions (document_id, revision, ordinal, chunk_id, byte_start, byte_end, heading_path)
+        SELECT document_id, 1, n, id, n * 40, n * 40 + 30, '{{}}' FROM new;
+        ANALYZE;"
+    );
+    app.pg().await.batch_execute(&statements).await.expect("PostgreSQL takes the rows");
+}
+
+async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl Fn(&str)) -> Vec<ChunkId> {
+    let deadline = || Deadline::after(INVOCATION);
+    ingest::collections::ready(&app.app, deadline()).await.expect("the collection can be made");
+    let pg = app.pg().await;
+    let rows = pg.query("SELECT id, document_id FROM chunk_metadata", &[]).await.expect("PostgreSQL answers");
+    let pairs: Vec<(Uuid, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    drop(rows);
+    for (nth, batch) in pairs.chunks(BATCH).enumerate() {
+        let points = batch.iter().map(|(id, document)| point(ChunkId(*id), knowledge_base, DocumentId(*document)));
+        app.app.index.upsert(points.collect(), deadline()).await.expect("Qdrant takes the points");
+        if nth % 50 == 49 {
+            say(&format!("{} points", (nth + 1) * BATCH));
+        }
+    }
+    pairs.into_iter().map(|(id, _)| ChunkId(id)).collect()
+}
+
+fn point(id: ChunkId, knowledge_base: KnowledgeBaseId, document: DocumentId) -> Point {
+    let mut dense = vec![0.1; DIMENSION];
+    for (component, byte) in dense.iter_mut().zip(id.0.as_bytes()) {
+        *component += f32::from(*byte) / 255.0;
+    }
+    let sparse = SparseVector { indices: vec![1], values: vec![1.0] };
+    Point { id, knowledge_base, document, dense, sparse }
+}
+
+/// Takes every so-manieth point away, and plants as many that PostgreSQL does not know.
+async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, ids: &[ChunkId]) {
+    let drift = DRIFT.min(ids.len() / 20);
+    let lost = ids.iter().step_by(ids.len() / drift).take(drift).map(|id| PointId::from(id.to_string())).collect();
+    let request = DeletePointsBuilder::new(app.collection()).points(PointsIdsList { ids: lost }).wait(true);
+    app.qdrant().delete_points(request).await.expect("Qdrant removes points");
+    let document = DocumentId::draw();
+    // All over the range, as the others are.
+    let planted = (0..drift).map(|_| point(ChunkId(Uuid::new_v4()), knowledge_base, document)).collect();
+    app.app.index.upsert(planted, Deadline::after(INVOCATION)).await.expect("Qdrant takes points");
+}
+
+/// The sweeper in a process of its own, again and again until its audit has ended.
+async fn audit(app: &TestApp, user: &TestUser) -> Measured {
+    let pg = app.pg().await;
+    // The last one was a while ago.
+    pg.execute("UPDATE audits SET finished_at = finished_at - interval '1 day'", &[])
+        .await
+        .expect("PostgreSQL answers");
+    let function = Function::launch(&app.app.config, &[]).await;
+    let (caller, before_kib) = (function.client(user), function.memory_kib("VmRSS"));
+    let begun = Instant::now();
+    loop {
+        let reply = caller.post("/sweep", None, &json!({})).await.expect("the function lives");
+        let status = reply.status;
+        assert_eq!(status, 200, "{}", reply.json);
+        let open = "SELECT count(*) FROM audits WHERE finished_at IS NULL";
+        if pg.query_one(open, &[]).await.expect("PostgreSQL answers").get::<_, i64>(0) == 0 {
+            break;
+        }
+    }
+    let duration = begun.elapsed();
+    let peak_kib = function.memory_kib("VmHWM");
+    let row = pg.query_one("SELECT expected, missing, orphaned FROM audits ORDER BY id DESC LIMIT 1", &[]).await;
+    let row = row.expect("there was an audit");
+    Measured { expected: row.get(0), missing: row.get(1), orphaned: row.get(2), duration, before_kib, peak_kib }
+}
