@@ -74,6 +74,18 @@ lint: tools ## Check format and lints, in both workspaces
 	then shared/local/qdrant/build clippy --all-targets -- -D warnings; \
 	else echo "lint: local-qdrant's toolchain has no clippy, skipped (rustup component add clippy)" >&2; fi
 
+.PHONY: build
+build: tools ## Pack the functions for Lambda into dist/ (on this machine's architecture)
+	@cargo build --release --package auth --package ingest --package query --bins
+	@mkdir -p dist && $(MODEL) && for function in auth ingest sweeper query query-stream; do \
+		model="$$EMBEDDING_MODEL_DIR"; if [[ $$function == auth ]]; then model=; fi; \
+		shared/local/zip/zip "dist/$$function.zip" "$$CARGO_TARGET_DIR/release/$$function" $${model:+"$$model"} || exit 1; \
+	done
+
+.PHONY: lint-template
+lint-template: ## Check the template (fetches the linters once; minutes)
+	@shared/local/sam/lint
+
 .PHONY: fmt
 fmt: tools ## Format the code
 	@cargo fmt --all
