@@ -40,6 +40,12 @@ reindex: setup ## Build Qdrant's collection anew from PostgreSQL, while the stac
 	@cargo build --package local --bin lockstep
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" reindex $(ARGS)
 
+.PHONY: ingest
+ingest: tools ## Send all files below DIR to the running stack (URL=http://127.0.0.1:8080)
+	@test -n "$(DIR)" || { echo "usage: make ingest DIR=folder" >&2; exit 2; }
+	@cargo build --quiet --package local --bin lockstep
+	@exec "$$CARGO_TARGET_DIR/debug/lockstep" ingest "$(DIR)" $(if $(URL),--url "$(URL)")
+
 .PHONY: test
 test: setup ## Run all tests, against real stores
 	@$(PARTS) && cargo test --workspace

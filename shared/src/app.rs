@@ -7,6 +7,7 @@ use crate::{
     db::Db,
     deadline::Deadline,
     embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm, Space},
+    objects::{ObjectStore, s3::S3},
     retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
@@ -28,6 +29,8 @@ pub struct App {
     pub embedder: Arc<dyn Embedder>,
     /// The other model, while one takes the other's place: its space is written too, and never searched.
     pub next: Option<Model>,
+    /// Buckets: documents that arrive as objects.
+    pub objects: Arc<dyn ObjectStore>,
     /// Checks access tokens.
     pub verifier: Verifier,
 }
@@ -53,6 +56,7 @@ impl App {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
             index_retries: RetryBudget::new("qdrant"),
+            objects: Arc::new(S3::new(&config.objects)),
             verifier: Verifier::new(&config.tokens)?,
             embedder,
             next,

@@ -10,6 +10,9 @@ use crate::secrets::{Entry, SecretError, SecretSource};
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 const BODY_BYTES_MAX: usize = 6 * 1024 * 1024;
 
+/// The largest object that is read: some hundred novels.
+const OBJECT_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// Within API Gateway's 30 s, with room to answer.
 const REQUEST_TIMEOUT_MS: u64 = 28_000;
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub answers: AnswersConfig,
     /// Limits on requests.
     pub limits: Limits,
+    /// Documents that arrive as objects in buckets.
+    pub objects: ObjectsConfig,
     /// How documents are read.
     pub extraction: ExtractionConfig,
     /// Accounts. Only `auth` looks at it.
@@ -274,6 +279,23 @@ pub struct TokenConfig {
     pub signing_key_entry: Option<Entry>,
 }
 
+/// Documents that arrive as objects in buckets.
+#[derive(Clone, Debug)]
+pub struct ObjectsConfig {
+    /// Where S3 is, when it is another than AWS's: `http://host:port`, addressed by path.
+    pub endpoint: Option<String>,
+    /// The buckets' region.
+    pub region: String,
+    /// An access key, id and secret, where the platform gives none.
+    pub credentials: Option<(String, SecretString)>,
+    /// The bucket that uploads go to; `None`: there are none.
+    pub upload_bucket: Option<String>,
+    /// How a key names its knowledge base and its document: text with `{kb}` and, at its end, `{path}`.
+    pub key_pattern: String,
+    /// Bytes of an object.
+    pub bytes_max: u64,
+}
+
 /// Limits on requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -315,6 +337,19 @@ impl Default for ExtractionConfig {
             cpu_s_max: 10,
             // Where a function has a part of a processor, its time is longer by the clock.
             timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for ObjectsConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: "us-east-1".to_owned(),
+            credentials: None,
+            upload_bucket: None,
+            key_pattern: "{kb}/{path}".to_owned(),
+            bytes_max: OBJECT_BYTES_MAX,
         }
     }
 }
@@ -392,6 +427,23 @@ impl Config {
                 request_timeout: parsed("REQUEST_TIMEOUT_MS")?.map_or(defaults.request_timeout, Duration::from_millis),
             },
             extraction: ExtractionConfig::from_env()?,
+            objects: ObjectsConfig::from_env(secrets).await?,
+        })
+    }
+}
+
+impl ObjectsConfig {
+    async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        // On Lambda the platform names the function's region, and gives its role's credentials by itself.
+        let region = text("S3_REGION")?.or(text("AWS_REGION")?);
+        Ok(Self {
+            endpoint: text("S3_ENDPOINT")?,
+            region: region.unwrap_or(defaults.region),
+            credentials: text("S3_ACCESS_KEY_ID")?.zip(secret("S3_SECRET_ACCESS_KEY", secrets).await?),
+            upload_bucket: text("UPLOAD_BUCKET")?,
+            key_pattern: text("OBJECT_KEY_PATTERN")?.unwrap_or(defaults.key_pattern),
+            bytes_max: parsed("OBJECT_BYTES_MAX")?.unwrap_or(defaults.bytes_max),
         })
     }
 }

@@ -85,6 +85,21 @@ pub async fn hold(
     row.as_ref().map(Membership::from_row).transpose()
 }
 
+/// Whether there is such a knowledge base, whoever asks: for what an operator puts into it. Until the transaction ends, it is
+/// not deleted.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn hold_any(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<bool, DbError> {
+    let row = tx
+        .query_typed_opt(
+            "-- knowledge_bases::hold_any\nSELECT FROM knowledge_bases WHERE id = $1 FOR KEY SHARE",
+            &[(&id.0, Type::UUID)],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
 impl Membership {
     fn from_row(row: &Row) -> Result<Self, DbError> {
         let role = row.try_get::<_, &str>("role")?.parse().map_err(DbError::column("knowledge_base_members.role"))?;

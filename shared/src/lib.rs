@@ -16,6 +16,7 @@ pub mod embed;
 pub mod http;
 pub mod knowledge_bases;
 pub mod metrics;
+pub mod objects;
 pub mod problem;
 pub mod retry;
 pub mod secrets;

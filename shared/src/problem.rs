@@ -314,6 +314,12 @@ impl Problem {
         self.code
     }
 
+    /// The sentence for this client.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The body, as RFC 9457 has it.
     #[must_use]
     pub fn body(&self, request_id: &str) -> String {

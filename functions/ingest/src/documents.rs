@@ -44,8 +44,8 @@ pub struct DocumentView {
     pub revision: Option<i32>,
     /// Of the source of that revision; before there is one, of the latest.
     pub media_type: String,
-    /// Of the same source.
-    pub content_hash: ContentHash,
+    /// Of the same source; null if it was refused unread.
+    pub content_hash: Option<ContentHash>,
     /// Bytes of the same source.
     pub size_bytes: i64,
     /// The user's own keys and values.
@@ -169,8 +169,9 @@ impl DocumentView {
             revision,
             media_type: row.try_get("media_type")?,
             content_hash: row
-                .try_get::<_, &[u8]>("content_hash")?
-                .try_into()
+                .try_get::<_, Option<&[u8]>>("content_hash")?
+                .map(ContentHash::try_from)
+                .transpose()
                 .map_err(DbError::column("document_revisions.content_hash"))?,
             size_bytes: row.try_get("size_bytes")?,
             attributes: row.try_get("attributes")?,

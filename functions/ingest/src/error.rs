@@ -5,6 +5,7 @@ use std::time::Duration;
 use shared::{
     db::{AsDbError, DbError},
     embed::{EmbedError, Space},
+    objects::ObjectError,
     problem::{Code, Problem},
     vectors::IndexError,
 };
@@ -29,6 +30,9 @@ pub enum IngestError {
     /// The embedder.
     #[error("the embedder")]
     Embed(#[from] EmbedError),
+    /// The bucket in which the document is.
+    #[error("the bucket")]
+    Object(#[from] ObjectError),
     /// The document can not be read.
     #[error("the document can not be read")]
     Extract(#[from] ExtractError),
@@ -123,6 +127,7 @@ impl IngestError {
             Self::Db(error) => error.retryable(),
             Self::Index(error) => error.retryable(),
             Self::Embed(error) => error.retryable(),
+            Self::Object(error) => error.retryable(),
             Self::Answer(problem) => problem.code().retryable(),
             Self::Busy { .. }
             | Self::Fenced
@@ -172,6 +177,7 @@ impl From<IngestError> for Problem {
             IngestError::Db(error) => error.into(),
             IngestError::Index(error) => error.into(),
             IngestError::Embed(error) => error.into(),
+            IngestError::Object(error) => error.into(),
             IngestError::Extract(error) => unreadable(&error),
             IngestError::Reader(error) => Self::internal(error),
             IngestError::Panicked(error) => Self::internal(error),

@@ -7,15 +7,18 @@ pub mod consistency;
 pub mod documents;
 pub mod erasures;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod failpoint;
 pub mod idempotency;
+pub mod objects;
 pub mod reindex;
 pub mod request;
 mod routes;
 pub mod saga;
 mod sweep;
 mod sweeper;
+mod uploads;
 
 pub use self::{
     routes::router,

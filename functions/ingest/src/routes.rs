@@ -24,6 +24,7 @@ use crate::{
     idempotency::{Claim, KeyedRequest, StoredResponse},
     request,
     saga::{self, Claimed, Outcome, Resumed},
+    uploads,
 };
 
 /// How soon a client may look again whether a long ingestion has ended.
@@ -35,7 +36,7 @@ pub fn router(app: App) -> Router {
         .route("/documents", post(create).get(list))
         .route("/documents/{id}", get(show).delete(delete))
         .route("/documents/{id}/retry", post(retry));
-    shared::http::finish(routes.merge(consistency::routes()), app)
+    shared::http::finish(routes.merge(consistency::routes()).merge(uploads::routes()), app)
 }
 
 /// `POST /documents`: 201 with the document when it is new, 200 when it is replaced or unchanged, 202 when the

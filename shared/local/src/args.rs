@@ -3,7 +3,7 @@
 use ingest::reindex;
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::{eval, failure::Failure, settings};
+use crate::{eval, failure::Failure, ingest as bulk, settings};
 
 /// What `lockstep --help` says.
 pub const USAGE: &str = "\
@@ -14,6 +14,9 @@ usage: lockstep up [options]
        lockstep eval [options] DATASET...
        lockstep soak [--minutes N] [--seed N]
        lockstep bench-audit [--points N]
+       lockstep ingest PATH... [options]
+
+up: the whole stack
 
   --port N      the gateway's port on 127.0.0.1 (default: $PORT, else 8080; 0: any free one)
   --no-demo     start with no account and no documents
@@ -37,7 +40,15 @@ eval: how well questions find their documents (docs.jsonl, queries.jsonl, qrels.
   --half 0|1       every second question: tune on one half, report the other
   --json FILE      the figures as JSON
 
+ingest: sends files, and folders with all below them, to a running stack or service; run again, it goes on
+
+  --url URL     the service (default: $LOCKSTEP_URL, else http://127.0.0.1:8080)
+  --knowledge-base ID   where to (default: the personal one)
+  --parallel N  files at the same time (default: 4)
+  --json        what became of each file, as JSON on standard output
+
 environment
+  LOCKSTEP_TOKEN       for ingest: an access token or API key (default: the demo's account signs in)
   LOCKSTEP_DATA_DIR    where everything is kept (default: .lockstep in the checkout)
   LOCKSTEP_CACHE_DIR   where what is built or fetched once is kept (default: ~/.cache/lockstep)
   DATABASE_URL         use this PostgreSQL instead of a private one
@@ -76,6 +87,8 @@ pub enum Command {
         /// So many points.
         points: u32,
     },
+    /// Sending files.
+    Ingest(bulk::Options),
     /// [`USAGE`].
     Help,
 }
@@ -103,6 +116,11 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
     let port = settings::var("PORT").map(|text| text.parse().map_err(Failure::because(format!("PORT={text}"))));
     let json = settings::var("LOCKSTEP_LOG").is_some_and(|format| format == "json");
     let mut options = Options { port: port.transpose()?.unwrap_or(PORT), demo: true, quiet: false, json };
+    if let Some("ingest") =
+        parser.try_raw_args().and_then(|raw| raw.peek().and_then(|word| word.to_str().map(str::to_owned))).as_deref()
+    {
+        return parse_ingest(parser).map_err(wrong);
+    }
     let (mut command, mut collections) = (None, None);
     let (mut minutes, mut seed, mut points) = (MINUTES, None, POINTS);
     while let Some(word) = parser.next().map_err(wrong)? {
@@ -169,4 +187,26 @@ fn eval_options(mut parser: Parser) -> Result<eval::Options, Failure> {
         }
     }
     Ok(options)
+}
+
+/// Reads what follows `ingest`.
+fn parse_ingest(mut parser: Parser) -> Result<Command, lexopt::Error> {
+    let url = settings::var("LOCKSTEP_URL").unwrap_or_else(|| format!("http://127.0.0.1:{PORT}"));
+    let token = settings::var("LOCKSTEP_TOKEN");
+    let mut options =
+        bulk::Options { paths: Vec::new(), url, token, knowledge_base: None, parallel: bulk::PARALLEL, json: false };
+    // The command's own name.
+    parser.next()?;
+    while let Some(word) = parser.next()? {
+        match word {
+            Arg::Value(path) => options.paths.push(path.into()),
+            Arg::Long("url") => options.url = parser.value()?.string()?,
+            Arg::Long("knowledge-base") => options.knowledge_base = Some(parser.value()?.string()?),
+            Arg::Long("parallel") => options.parallel = parser.value()?.parse()?,
+            Arg::Long("json") => options.json = true,
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.paths.is_empty() { Err("`ingest` wants files or folders".into()) } else { Ok(Command::Ingest(options)) }
 }

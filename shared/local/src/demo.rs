@@ -55,8 +55,7 @@ impl fmt::Display for Banner<'_> {
 pub async fn run(url: &str, data: &Path, say: fn(&str)) -> Result<(), Failure> {
     let client = Client::builder().timeout(REQUEST_MAX).no_proxy().build();
     let demo = Demo { client: client.map_err(Failure::because("no HTTP client"))?, url };
-    let password =
-        folder::secret(&data.join("keys/demo-password"), || Ok(format!("{:x}", uuid::Uuid::new_v4().as_u128())))?;
+    let password = password(data)?;
     let token = demo.sign_in(&password).await?;
     let ingested = demo.ingest_all(&token, say).await?;
     say(&format!("  demo   {EMAIL}, password {password}, {ingested}\n"));
@@ -66,6 +65,20 @@ pub async fn run(url: &str, data: &Path, say: fn(&str)) -> Result<(), Failure> {
     say(&format!("\n  {QUESTION} ({} ms)\n\n{}", asked.elapsed().as_millis(), cited(&answer)));
     say(&what_to_try(url, &token));
     Ok(())
+}
+
+/// A token of the demo's account of the stack at `url`, whose data lie in `data`.
+///
+/// # Errors
+/// When there is no such stack.
+pub async fn sign_in(url: &str, data: &Path) -> Result<String, Failure> {
+    let client = Client::builder().timeout(REQUEST_MAX).no_proxy().build();
+    let demo = Demo { client: client.map_err(Failure::because("no HTTP client"))?, url };
+    demo.sign_in(&password(data)?).await
+}
+
+fn password(data: &Path) -> Result<String, Failure> {
+    folder::secret(&data.join("keys/demo-password"), || Ok(format!("{:x}", uuid::Uuid::new_v4().as_u128())))
 }
 
 struct Demo<'a> {

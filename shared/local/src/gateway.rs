@@ -36,7 +36,7 @@ impl Functions {
     fn serving(&self, path: &str) -> &Router {
         match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
             "auth" | "knowledge-bases" | ".well-known" => &self.auth,
-            "consistency" | "documents" => &self.ingest,
+            "consistency" | "documents" | "uploads" => &self.ingest,
             "citations" | "query" => &self.query,
             _ => &self.own,
         }

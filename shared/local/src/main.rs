@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use local::{
     args::{self, Command, USAGE},
-    eval, reindex, soak, up,
+    eval, ingest as bulk, reindex, soak, up,
 };
 
 fn main() -> ExitCode {
@@ -12,18 +12,19 @@ fn main() -> ExitCode {
         return code;
     }
     let result = args::parse(std::env::args_os().skip(1)).and_then(|command| match command {
-        Command::Up(options) => up::run(options),
-        Command::Reindex(command) => reindex::run(command),
-        Command::Eval(options) => eval::run(&options),
-        Command::Soak { minutes, seed } => soak::run(minutes, seed),
-        Command::BenchAudit { points } => soak::bench_audit(points),
+        Command::Up(options) => up::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Reindex(command) => reindex::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Eval(options) => eval::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Soak { minutes, seed } => soak::run(minutes, seed).map(|()| ExitCode::SUCCESS),
+        Command::BenchAudit { points } => soak::bench_audit(points).map(|()| ExitCode::SUCCESS),
+        Command::Ingest(options) => Ok(if bulk::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Help => {
             println!("{USAGE}");
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("lockstep: {failure}");
             ExitCode::FAILURE

@@ -14,7 +14,7 @@ use shared::{
     App,
     config::{
         AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, LogConfig,
-        QdrantConfig, TokenConfig,
+        ObjectsConfig, QdrantConfig, TokenConfig,
     },
     db::migrations,
     deadline::Deadline,
@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use crate::{
-    args::Options, demo, failure::Failure, folder, gateway, keys, metrics, model, s3, settings, stores::Stores,
+    args::Options, demo, failure::Failure, folder, gateway, keys, metrics, model, queue::Queue, s3, settings,
+    stores::Stores,
 };
 
 /// How long requests that are running may take to end, once we are asked to.
@@ -57,14 +58,32 @@ pub fn run(options: Options) -> Result<(), Failure> {
     let _lock = lock(&data)?;
     let listener = bind(options.port)?;
     let address = listener.local_addr().map_err(Failure::because("the gateway has no address"))?;
+    let queue = Queue::default();
+    let s3 = s3::open(&data.join("s3"), queue.clone())?;
+    let s3_listener = bind(0)?;
+    let s3_address = s3_listener.local_addr().map_err(Failure::because("S3 has no address"))?;
     let keys = keys::load_or_generate(&data.join("keys"))?;
     let models = models()?;
     let stores = Stores::start(&data)?;
     stores.announce(&data)?;
-    let config = config(stores.database_url.clone(), &stores.qdrant_url, models, format!("http://{address}"), keys);
+    let mut config = config(stores.database_url.clone(), &stores.qdrant_url, models, format!("http://{address}"), keys);
+    config.objects = ObjectsConfig {
+        endpoint: Some(format!("http://{s3_address}")),
+        credentials: Some((s3::ACCESS_KEY.to_owned(), s3.secret_key.clone().into())),
+        upload_bucket: Some(s3::INBOX.to_owned()),
+        ..ObjectsConfig::default()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
-    let result = runtime.block_on(serve(config, stores.private_database, listener, address, &data, options, started));
+    let result = runtime.block_on(serve(
+        config,
+        stores.private_database,
+        (listener, address),
+        (s3, s3_listener, s3_address, queue),
+        &data,
+        options,
+        started,
+    ));
     // What still runs now has had its time; a model's inference may run on in its thread.
     runtime.shutdown_timeout(Duration::from_secs(1));
     stores.stop();
@@ -96,6 +115,7 @@ pub(crate) fn config(
         answers,
         extraction: ExtractionConfig::default(),
         limits: Limits::default(),
+        objects: ObjectsConfig::default(),
         accounts: AccountsConfig::local(settings::data_dir().join("mail")),
     }
 }
@@ -105,8 +125,8 @@ pub(crate) fn config(
 async fn serve(
     mut config: Config,
     private: bool,
-    listener: TcpListener,
-    address: SocketAddr,
+    (listener, address): (TcpListener, SocketAddr),
+    (s3, s3_listener, s3_address, queue): (s3::S3, TcpListener, SocketAddr, Queue),
     data: &Path,
     options: Options,
     started: Instant,
@@ -120,10 +140,7 @@ async fn serve(
     }
     let app = App::new(config).map_err(Failure::because("the configuration does not hold"))?;
     let router = gateway::router(&app).map_err(Failure::because("the configuration does not hold"))?;
-    let s3 = s3::open(&data.join("s3"))?;
-    let s3_listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
-    let s3_listener = s3_listener.map_err(Failure::because("S3 has no port"))?;
-    let s3_address = s3_listener.local_addr().map_err(Failure::because("S3 has no address"))?;
+    let s3_listener = tokio::net::TcpListener::from_std(s3_listener).map_err(Failure::because("S3's port is lost"))?;
     let s3_serve = axum::serve(s3_listener, s3.router).with_graceful_shutdown(ended(ending.clone()));
     let s3_task = tokio::spawn(s3_serve.into_future());
 
@@ -131,7 +148,8 @@ async fn serve(
     let gateway = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(ended(ending.clone()));
     let gateway = tokio::spawn(gateway.into_future());
-    let sweeper = tokio::spawn(sweep(app, ending.clone()));
+    let sweeper = tokio::spawn(sweep(app.clone(), ending.clone()));
+    let events = tokio::spawn(consume(queue, app, ending.clone()));
 
     let url = format!("http://{address}");
     if options.quiet {
@@ -156,6 +174,7 @@ async fn serve(
         gateway.await.ok();
         s3_task.await.ok();
         sweeper.await.ok();
+        events.await.ok();
     };
     if tokio::time::timeout(DRAIN_MAX, drain).await.is_err() {
         tracing::warn!("some requests did not end in time");
@@ -226,6 +245,15 @@ async fn sweep(app: App, ending: watch::Receiver<bool>) {
         if let Err(error) = ingest::sweeper(&app, ingest::SweeperEvent::default(), Deadline::after(SWEEP_MAX)).await {
             tracing::warn!(error = %Causes(&error), "the sweep did not end");
         }
+    }
+}
+
+/// What the queue's trigger does in the cloud.
+async fn consume(queue: Queue, app: App, ending: watch::Receiver<bool>) {
+    tokio::select! {
+        () = queue.serve(&app) => {}
+        // What is claimed is the sweeper's; what is not lies in the bucket.
+        () = ended(ending) => {}
     }
 }
 

@@ -69,13 +69,14 @@ async fn switch(tx: &Transaction<'_>, lease: Lease) -> Result<(), DbError> {
     if rows == 1 { Ok(()) } else { Err(DbError::RowCount { statement: "documents::activate", rows }) }
 }
 
-/// Removes the former revision's positions, and the chunks that stand in no other: their ids go on the list.
+/// Removes the former revision's positions, and the chunks that stand in no other: their ids go on the list. A newer
+/// revision that is being read part by part keeps what it has brought in so far.
 async fn drop_former(tx: &Transaction<'_>, lease: Lease, former: i32) -> Result<(), DbError> {
     tx.execute_typed(
         "-- chunks::retire
         WITH gone AS (
             DELETE FROM chunk_metadata c
-            WHERE c.document_id = $1
+            WHERE c.document_id = $1 AND c.first_revision <= $2
                 AND NOT EXISTS (SELECT FROM chunk_positions p WHERE p.chunk_id = c.id AND p.revision = $2)
             RETURNING c.id
         )

@@ -114,7 +114,7 @@ async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Re
         // A late retry of an older request does not undo what was sent after it.
         return refuse(tx, request, fence, IngestError::Superseded).await;
     } else {
-        Claimed::Begun(open(tx, &document, knowledge_base, &request.source, fence, lease).await?)
+        Claimed::Begun(open(tx, &document, knowledge_base, &request.source, None, fence, lease).await?)
     };
     if let (Some(key), Claimed::Begun(lease) | Claimed::Resumed(lease)) = (&request.key, &claimed) {
         key.began(tx, lease.document, lease.revision).await?;
@@ -137,7 +137,7 @@ async fn refuse(
     Ok(Claimed::Refused(problem))
 }
 
-/// Takes over one staged revision that nobody works on and whose pause is over: for the sweeper. `None` when there is none.
+/// Takes over one revision that nobody works on and whose pause is over, staged or with a text that can be read again: for the sweeper. `None` when there is none.
 ///
 /// # Errors
 /// When PostgreSQL does not answer.
@@ -150,7 +150,7 @@ pub async fn take_over_expired(app: &App, deadline: Deadline) -> Result<Option<L
                     "-- saga::take_over_expired
                     WITH due AS MATERIALIZED (
                         SELECT document_id, number FROM document_revisions
-                        WHERE state = 'staged'
+                        WHERE (state = 'staged' OR (state = 'claimed' AND object_key IS NOT NULL))
                             AND lease_expires_at <= now() AND next_attempt_at <= now()
                         ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
                     )
@@ -183,7 +183,7 @@ async fn writable(
 }
 
 /// Finds or creates the document, and keeps all others off it until the transaction ends. `None`: it was deleted.
-async fn lock_document(
+pub(super) async fn lock_document(
     tx: &Transaction<'_>,
     knowledge_base: KnowledgeBaseId,
     source: &Source,
@@ -230,7 +230,11 @@ async fn lock_document(
 
 /// Whether the active revision holds this content. Title and attributes are brought up to date on the spot: no vector
 /// depends on them.
-async fn unchanged(tx: &Transaction<'_>, document: &LockedDocument, source: &Source) -> Result<bool, DbError> {
+pub(super) async fn unchanged(
+    tx: &Transaction<'_>,
+    document: &LockedDocument,
+    source: &Source,
+) -> Result<bool, DbError> {
     let Some(active) = document.active_revision else { return Ok(false) };
     let rows = tx
         .execute_typed(

@@ -1,7 +1,7 @@
 //! Failures that the same work would meet again: how often it is tried all the same, and how a revision ends that can not
 //! be completed.
 
-use shared::{App, db::DbError, embed::EmbedError, vectors::IndexError};
+use shared::{App, db::DbError, embed::EmbedError, objects::ObjectError, vectors::IndexError};
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{Lease, hold, retry_pause, revisions};
@@ -23,8 +23,18 @@ pub(crate) enum Failure {
     EmbedderRefused,
     /// Qdrant refuses the points.
     IndexRefused,
+    /// The object was changed or removed before its text was stored.
+    SourceGone,
     /// A defect of ours, or of the database's.
     Internal,
+}
+
+/// How a failed revision says why.
+pub(super) struct End {
+    /// Stable, for clients.
+    pub(super) code: &'static str,
+    /// A sentence for people.
+    pub(super) detail: String,
 }
 
 impl Failure {
@@ -36,8 +46,15 @@ impl Failure {
         Some(match error {
             IngestError::Embed(EmbedError::Rejected { .. } | EmbedError::BadAnswer(_)) => Self::EmbedderRefused,
             IngestError::Index(IndexError::Refused(_)) => Self::IndexRefused,
+            IngestError::Object(ObjectError::Missing | ObjectError::Changed | ObjectError::Archived) => {
+                Self::SourceGone
+            }
             _ => Self::Internal,
         })
+    }
+
+    fn end(self) -> End {
+        End { code: self.code(), detail: self.detail().to_owned() }
     }
 
     /// Stable, for clients.
@@ -46,6 +63,7 @@ impl Failure {
             Self::Interrupted => "interrupted",
             Self::EmbedderRefused => "embedder_refused",
             Self::IndexRefused => "index_refused",
+            Self::SourceGone => "source_gone",
             Self::Internal => "internal",
         }
     }
@@ -58,6 +76,9 @@ impl Failure {
                 "The embedding model refused the text each time. Send the document again when that is mended."
             }
             Self::IndexRefused => "Qdrant refused the points each time. Send the document again when that is mended.",
+            Self::SourceGone => {
+                "The object was changed, removed or archived before its text was stored. Store it again."
+            }
             Self::Internal => {
                 "The ingestion failed each time, for a reason that is logged. Send the document again when that is mended."
             }
@@ -80,7 +101,7 @@ pub(super) async fn refused(app: &App, lease: Lease, failure: Failure) -> Result
             if note(tx, lease).await? >= REFUSALS_MAX {
                 tracing::error!(document.id = %lease.document, document.revision = lease.revision, revision.failure = failure.code(), "ingestion given up");
                 revisions::retire_chunks(tx, lease.document, lease.revision, lease.revision).await?;
-                fail(tx, lease, failure).await?;
+                fail(tx, lease, &failure.end()).await?;
             }
             Ok(())
         })
@@ -105,16 +126,18 @@ async fn note(tx: &Transaction<'_>, lease: Lease) -> Result<i32, DbError> {
     Ok(row.try_get("refusals")?)
 }
 
-async fn fail(tx: &Transaction<'_>, lease: Lease, failure: Failure) -> Result<(), DbError> {
+/// Ends an unfinished revision as failed; its chunks are retired already.
+pub(super) async fn fail(tx: &Transaction<'_>, lease: Lease, end: &End) -> Result<(), DbError> {
     tx.execute_typed(
         "-- revisions::fail
+        WITH positions AS (DELETE FROM chunk_positions WHERE document_id = $1 AND revision = $2)
         UPDATE document_revisions SET state = 'failed', finished_at = now(), failure_code = $3, failure_detail = $4
         WHERE document_id = $1 AND number = $2",
         &[
             (&lease.document.0, Type::UUID),
             (&lease.revision, Type::INT4),
-            (&failure.code(), Type::TEXT),
-            (&failure.detail(), Type::TEXT),
+            (&end.code, Type::TEXT),
+            (&end.detail, Type::TEXT),
         ],
     )
     .await?;
@@ -135,7 +158,7 @@ pub(crate) async fn fail_abandoned(app: &App) -> Result<(), DbError> {
                 SET state = 'failed', finished_at = now(), failure_code = $2, failure_detail = $3
                 FROM (
                     SELECT document_id, number FROM document_revisions
-                    WHERE state = 'claimed' AND lease_expires_at < now() - make_interval(secs => $1)
+                    WHERE state = 'claimed' AND object_key IS NULL AND lease_expires_at < now() - make_interval(secs => $1)
                     ORDER BY document_id, number DESC FOR UPDATE
                 ) abandoned
                 WHERE r.document_id = abandoned.document_id AND r.number = abandoned.number",

@@ -14,12 +14,15 @@
 
 mod activate;
 mod claim;
+mod claim_object;
 mod clean;
 mod embed;
 mod failure;
+mod parts;
 mod resume;
 mod revisions;
 mod stage;
+mod unread;
 mod verify;
 
 use std::{sync::Arc, time::Duration};
@@ -31,14 +34,17 @@ use shared::{
     deadline::Deadline,
     domain::{DocumentId, KnowledgeBaseId},
     embed::EmbedError,
-    problem::Causes,
+    objects::ObjectError,
+    problem::{Causes, Problem},
     vectors::IndexError,
 };
 use tokio_postgres::{Transaction, types::Type};
 
 pub(crate) use self::failure::fail_abandoned;
+use self::unread::Unread;
 pub use self::{
     claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
+    claim_object::{ClaimedObject, DeletedObject, Refusal, claim_object, delete_object, fail_object},
     clean::{clean_document, clean_due, retire_remains},
     resume::{Resumed, resume},
     revisions::draw_fence,
@@ -47,7 +53,6 @@ use crate::{
     chunk::Chunk,
     documents::{self, DocumentView},
     error::IngestError,
-    extract::ExtractError,
     idempotency::{self, StoredResponse},
     request::Source,
 };
@@ -108,7 +113,7 @@ pub enum Outcome {
 }
 
 /// Works on a revision until it is active, or the time is over. `source` is needed as long as the chunks are
-/// not staged.
+/// not staged, unless it is an object that can be read again.
 ///
 /// # Errors
 /// See [`IngestError`]. What can not be read is given up at once, what is refused again and again after a while; all else
@@ -124,10 +129,10 @@ pub async fn run(
     let app = &app.until(deadline);
     let mut result = steps(&app.until(work_deadline), lease, source, work_deadline).await;
     if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
-        // The invocation's end is no fault of anybody's; but until the text is stored, only the client can go on.
+        // The invocation's end is no fault of anybody's; but until the text is stored, only who sent it can go on.
         let view = still_there(app, lease).await;
         result = view.and_then(|view| match view.ingestion.chunks {
-            None if view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
+            None if source.is_some() && view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
             _ => Ok(Outcome::Paused(Box::new(view))),
         });
     }
@@ -135,7 +140,10 @@ pub async fn run(
         Ok(Outcome::Active(_)) => {}
         Err(IngestError::Fenced) => free_key(app, lease).await,
         Ok(Outcome::Paused(_)) => release(app, lease, None).await?,
-        Err(IngestError::Extract(error)) => give_up(app, lease, error, request_id).await?,
+        Err(IngestError::Extract(error)) => {
+            let problem = IngestError::Extract(error.clone()).into();
+            give_up(app, lease, &problem, request_id).await?;
+        }
         Err(error) => {
             // The first error is the one to tell; if PostgreSQL is gone, the lease runs out by itself.
             let settled = match failure::Failure::of(error) {
@@ -154,8 +162,10 @@ pub async fn run(
 fn out_of_time(error: &IngestError, deadline: Deadline) -> bool {
     let cut = matches!(
         error,
-        IngestError::Embed(EmbedError::Timeout)
+        IngestError::OutOfTime
+            | IngestError::Embed(EmbedError::Timeout)
             | IngestError::Index(IndexError::Timeout)
+            | IngestError::Object(ObjectError::Timeout)
             // Whether an activation was committed is seen in the document that is read next.
             | IngestError::Db(DbError::Timeout | DbError::CommitUnknown(None))
     );
@@ -191,6 +201,17 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut title = None;
     let mut answer = None;
+    let unread = if source.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
+    let source = match &unread {
+        Unread::Nothing => source,
+        Unread::Whole(reopened) => Some(reopened.as_ref()),
+        Unread::Parts(object) => {
+            if parts::read(app, lease, object, deadline).await? == parts::Progress::OutOfTime {
+                return Err(IngestError::OutOfTime);
+            }
+            None
+        }
+    };
     let mut step = if source.is_some() { Step::Extract } else { Step::Embed };
     loop {
         tracing::debug!(document.id = %lease.document, document.revision = lease.revision, saga.step = ?step, "step");
@@ -285,9 +306,11 @@ async fn free_key(app: &App, lease: Lease) {
     }
 }
 
-/// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal.
-async fn give_up(app: &App, lease: Lease, error: &ExtractError, request_id: &str) -> Result<(), IngestError> {
-    let refusal = StoredResponse::refusal(&IngestError::Extract(error.clone()).into(), request_id);
+/// Takes back a revision whose document can not be read, so that nothing of it is left, and keeps the refusal. One that
+/// came as an object ends as failed, and says why.
+async fn give_up(app: &App, lease: Lease, problem: &Problem, request_id: &str) -> Result<(), IngestError> {
+    let refusal = StoredResponse::refusal(problem, request_id);
+    let end = failure::End { code: problem.code().as_str(), detail: problem.detail().to_owned() };
     app.db
         .transaction("give up revision", async move |tx| {
             idempotency::lock_ingestion(tx, lease.document, lease.revision).await?;
@@ -295,8 +318,15 @@ async fn give_up(app: &App, lease: Lease, error: &ExtractError, request_id: &str
             if let Some(refusal) = &refusal {
                 idempotency::finish_ingestion(tx, lease.document, lease.revision, refusal).await?;
             }
-            revisions::discard(tx, lease.document, lease.revision).await?;
-            Ok(documents::delete_if_empty(tx, lease.document).await?)
+            // Nobody hears a refusal of an object: the document shows it.
+            if revisions::has_object(tx, lease).await? {
+                revisions::retire_chunks(tx, lease.document, lease.revision, lease.revision).await?;
+                failure::fail(tx, lease, &end).await?;
+            } else {
+                revisions::discard(tx, lease.document, lease.revision).await?;
+                documents::delete_if_empty(tx, lease.document).await?;
+            }
+            Ok(())
         })
         .await
 }

@@ -19,13 +19,13 @@ use crate::{
 /// What there was to go on with.
 #[derive(Debug)]
 pub enum Resumed {
-    /// A staged revision, whose lease is now the caller's. Its chunks are stored.
+    /// An unfinished revision, whose lease is now the caller's. Its chunks are stored, or its text can be read again.
     Lease(Lease),
     /// Nothing: the document is active.
     Active(Box<DocumentView>),
 }
 
-/// Takes over a document's staged revision, if nobody works on the document, however long its pause would still be. Also
+/// Takes over a document's revision that can be completed without the client, if nobody works on the document, however long its pause would still be. Also
 /// beside a newer one that is claimed: its text may never come.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub async fn resume(app: &App, caller: UserId, id: DocumentId, deadline: Deadlin
             if let Some(retry_after) = lease_left(&unfinished) {
                 return Err(IngestError::Busy { retry_after });
             }
-            if let Some(staged) = unfinished.iter().find(|revision| revision.staged) {
+            if let Some(staged) = unfinished.iter().find(|revision| revision.staged || revision.readable) {
                 let fence = draw_fence(tx).await?;
                 return Ok(Resumed::Lease(take_over(tx, id, knowledge_base, staged.number, fence, lease).await?));
             }

@@ -11,7 +11,7 @@ use shared::{
 use tokio_postgres::{Transaction, types::Type};
 
 use super::Lease;
-use crate::{error::IngestError, request::Source};
+use crate::{error::IngestError, objects::StoredObject, request::Source};
 
 /// A document whose row the transaction has locked.
 pub(super) struct LockedDocument {
@@ -25,9 +25,11 @@ pub(super) struct Unfinished {
     pub(super) number: i32,
     /// Its chunks are stored: nobody needs the client to complete it.
     pub(super) staged: bool,
+    /// Its text can be read again where it came from: likewise.
+    pub(super) readable: bool,
     content_hash: Vec<u8>,
     media_type: String,
-    lease_s: f64,
+    pub(super) lease_s: f64,
 }
 
 impl Unfinished {
@@ -42,7 +44,7 @@ pub(super) async fn unfinished(tx: &Transaction<'_>, document: DocumentId) -> Re
     let rows = tx
         .query_typed(
             "-- revisions::unfinished
-            SELECT number, state = 'staged' AS staged, content_hash, media_type,
+            SELECT number, state = 'staged' AS staged, object_key IS NOT NULL AS readable, content_hash, media_type,
                 extract(epoch FROM lease_expires_at - now())::float8 AS lease_s
             FROM document_revisions WHERE document_id = $1 AND state IN ('claimed', 'staged')
             ORDER BY number DESC FOR UPDATE",
@@ -54,6 +56,7 @@ pub(super) async fn unfinished(tx: &Transaction<'_>, document: DocumentId) -> Re
             Ok(Unfinished {
                 number: row.try_get("number")?,
                 staged: row.try_get("staged")?,
+                readable: row.try_get("readable")?,
                 content_hash: row.try_get("content_hash")?,
                 media_type: row.try_get("media_type")?,
                 lease_s: row.try_get("lease_s")?,
@@ -92,11 +95,13 @@ pub(super) async fn open(
     document: &LockedDocument,
     knowledge_base: KnowledgeBaseId,
     source: &Source,
+    object: Option<&StoredObject>,
     fence: i64,
     lease: Duration,
 ) -> Result<Lease, IngestError> {
     let number = document.latest_revision + 1;
-    let size_bytes = i64::try_from(source.bytes.len()).unwrap_or(i64::MAX);
+    let size_bytes = object.map_or(source.bytes.len() as u64, |object| object.size_bytes);
+    let size_bytes = i64::try_from(size_bytes).unwrap_or(i64::MAX);
     tx.execute_typed(
         "-- revisions::insert
         WITH document AS (UPDATE documents SET latest_revision = $2 WHERE id = $1)
@@ -117,7 +122,48 @@ pub(super) async fn open(
     )
     .await
     .map_err(DbError::from)?;
-    Ok(Lease { document: document.id, knowledge_base, revision: number, fence, attempt: 1 })
+    let lease = Lease { document: document.id, knowledge_base, revision: number, fence, attempt: 1 };
+    if let Some(object) = object {
+        set_object(tx, lease.document, lease.revision, object).await?;
+    }
+    Ok(lease)
+}
+
+/// Notes where a revision's text can be read again.
+pub(super) async fn set_object(
+    tx: &Transaction<'_>,
+    document: DocumentId,
+    number: i32,
+    object: &StoredObject,
+) -> Result<(), DbError> {
+    tx.execute_typed(
+        "-- revisions::set_object
+        UPDATE document_revisions
+        SET object_bucket = $3, object_key = $4, object_version = $5, object_etag = $6
+        WHERE document_id = $1 AND number = $2",
+        &[
+            (&document.0, Type::UUID),
+            (&number, Type::INT4),
+            (&object.id.bucket, Type::TEXT),
+            (&object.id.key, Type::TEXT),
+            (&object.id.version, Type::TEXT),
+            (&object.etag, Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Whether a revision's text can be read again where it came from.
+pub(super) async fn has_object(tx: &Transaction<'_>, lease: Lease) -> Result<bool, DbError> {
+    let row = tx
+        .query_typed_one(
+            "-- revisions::has_object
+            SELECT object_key IS NOT NULL FROM document_revisions WHERE document_id = $1 AND number = $2",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4)],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// Takes over an unfinished revision whose lease has run out: from here on its former holder's writes change nothing.

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use sha2::{Digest, Sha256};
-use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId};
+use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, embed::Embedder};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
@@ -44,7 +44,7 @@ pub(super) async fn chunks(
     let given = source.title.clone();
     let work = move || {
         let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
-        let limits = Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() };
+        let limits = self::limits(embedder.as_ref());
         let count = |text: &str| embedder.count_tokens(text);
         let title = given.as_ref().map(shared::domain::Title::as_str);
         let chunks = chunk::under_title(title, limits, &count, |limits| chunk::chunk(&extracted, limits, &count))?;
@@ -56,6 +56,16 @@ pub(super) async fn chunks(
     }
 }
 
+/// How large a chunk may be for this embedder.
+pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
+    Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
+}
+
+/// SHA-256 of what is embedded.
+pub(super) fn hash(chunk: &Chunk) -> [u8; 32] {
+    Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into()
+}
+
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
 /// vector; the others get a new one, committed here before any point is written. Whoever takes the work over finds them staged and goes on behind this step.
 pub(super) async fn stage(
@@ -64,10 +74,7 @@ pub(super) async fn stage(
     chunks: Vec<Chunk>,
     title: Option<String>,
 ) -> Result<(), IngestError> {
-    let hashes: Vec<[u8; 32]> = chunks
-        .iter()
-        .map(|chunk| Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into())
-        .collect();
+    let hashes: Vec<[u8; 32]> = chunks.iter().map(hash).collect();
     reached(failpoint::STAGE_BEFORE);
     app.db
         .transaction("stage chunks", async move |tx| {
@@ -95,6 +102,25 @@ pub(super) async fn stage(
         })
         .await?;
     reached(failpoint::STAGE_COMMITTED);
+    Ok(())
+}
+
+/// Inserts chunks in their places, all with new ids.
+pub(super) async fn insert(
+    tx: &Transaction<'_>,
+    lease: Lease,
+    chunks: &[Chunk],
+    hashes: &[[u8; 32]],
+) -> Result<(), DbError> {
+    for (chunks, hashes) in chunks.chunks(ROWS_PER_INSERT).zip(hashes.chunks(ROWS_PER_INSERT)) {
+        let mut fresh = Vec::with_capacity(chunks.len());
+        for (chunk, hash) in chunks.iter().zip(hashes) {
+            fresh.push((ChunkId::draw(), chunk, hash));
+        }
+        insert_chunks(tx, lease, &fresh).await?;
+        let placed: Vec<_> = fresh.iter().map(|(id, chunk, _)| (*id, *chunk)).collect();
+        insert_positions(tx, lease, &placed).await?;
+    }
     Ok(())
 }
 
@@ -177,7 +203,7 @@ async fn insert_positions(tx: &Transaction<'_>, lease: Lease, rows: &[(ChunkId, 
 }
 
 /// Makes it a staged one: from here on it can be completed without the client.
-async fn finish(
+pub(super) async fn finish(
     tx: &Transaction<'_>,
     lease: Lease,
     total: i32,
@@ -204,7 +230,7 @@ async fn finish(
 }
 
 /// A count as PostgreSQL holds it. A document has at most as many chunks as bytes, and those are limited.
-fn count(n: usize) -> i32 {
+pub(super) fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 

@@ -21,13 +21,14 @@ use shared::{
     App,
     app::Model,
     config::{
-        AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits, QdrantConfig,
-        TokenConfig,
+        AccountsConfig, AnswersConfig, Config, DatabaseConfig, EmbeddingConfig, ExtractionConfig, Limits,
+        ObjectsConfig, QdrantConfig, TokenConfig,
     },
     db::{Db, DbError, migrations},
     domain::{ChunkId, DisplayName, DocumentId, KnowledgeBaseId, UserId},
     embed::Embedder,
     knowledge_bases,
+    objects::{ObjectStore, s3::S3},
     retry::RetryBudget,
     tokens::Verifier,
     vectors::{VectorIndex, qdrant::QdrantIndex},
@@ -53,6 +54,8 @@ pub struct Parts {
     pub next: Option<Arc<dyn Embedder>>,
     /// The index, when it is another than Qdrant under `config.qdrant`.
     pub index: Option<Arc<dyn VectorIndex>>,
+    /// Buckets, when they are other than S3 under `config.objects`.
+    pub objects: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Parts {
@@ -127,9 +130,10 @@ impl TestApp {
             answers: AnswersConfig::default(),
             limits: Limits::default(),
             extraction: ExtractionConfig { program: Some(reader()), ..ExtractionConfig::default() },
+            objects: ObjectsConfig::default(),
             accounts: AccountsConfig::local(mail.clone()),
         };
-        let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None };
+        let mut parts = Parts { config, embedder: servers::embedder(), next: None, index: None, objects: None };
         change(&mut parts);
         let embedded = Embedded::default();
         let app = App {
@@ -143,6 +147,7 @@ impl TestApp {
                 ),
                 embedder,
             }),
+            objects: parts.objects.unwrap_or_else(|| Arc::new(S3::new(&parts.config.objects))),
             verifier: Verifier::new(&parts.config.tokens).expect("the key set holds"),
             config: Arc::new(parts.config),
         };

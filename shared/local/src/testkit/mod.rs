@@ -11,6 +11,7 @@
 )]
 
 mod app;
+mod bucket;
 mod consistency;
 pub mod drift;
 mod embedder;
@@ -24,6 +25,7 @@ pub mod soak;
 
 pub use self::{
     app::{Parts, TestApp, TestUser},
+    bucket::TestBucket,
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
     postgres_proxy::{Cut, PostgresProxy},
     proxy::TcpProxy,

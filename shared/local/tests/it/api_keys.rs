@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shared::domain::UserId;
 
 /// All routes that need a caller, with the scope that a key needs there; `None`: no key opens it.
-const ROUTES: [(Method, &str, Option<&str>); 44] = [
+const ROUTES: [(Method, &str, Option<&str>); 45] = [
     (Method::GET, "/auth/me", Some("read")),
     (Method::PATCH, "/auth/me", None),
     (Method::DELETE, "/auth/me", None),
@@ -38,6 +38,7 @@ const ROUTES: [(Method, &str, Option<&str>); 44] = [
     (Method::GET, "/documents/{id}", Some("read")),
     (Method::DELETE, "/documents/{id}", Some("write")),
     (Method::POST, "/documents/{id}/retry", Some("write")),
+    (Method::POST, "/uploads", Some("write")),
     (Method::GET, "/consistency", Some("read")),
     (Method::POST, "/consistency/verify", Some("write")),
     (Method::GET, "/consistency/erasures/{id}", Some("read")),

@@ -20,6 +20,7 @@ mod degraded;
 mod deletion;
 mod deletion_races;
 mod eval;
+mod events;
 mod failures;
 mod faults;
 mod gate;

@@ -270,3 +270,98 @@ async fn five_megabytes_of_markdown_are_ingested_within_512_megabytes_and_show_t
     let peak = peak_megabytes(stack.child.id());
     assert!(peak < 512, "{peak} MB");
 }
+
+#[tokio::test]
+async fn an_upload_takes_what_was_announced_and_comes_back_as_a_document() {
+    let data = TempFolder::new().unwrap();
+    let stack = Stack::up(data.path());
+    let credentials = json!({ "email": "ada@example.com", "password": "the spare key lies there" });
+    let (_, account) = stack.post("/auth/register", "", credentials).await;
+    let token = account["access_token"].as_str().unwrap();
+    let text = "The spare key lies under the third flowerpot.";
+    let wanted = |media_type: &str, size: usize| json!({ "path": "notes/a b+ü.txt", "media_type": media_type, "size_bytes": size });
+
+    let (status, body) = stack.post("/uploads", token, wanted("image/png", 5)).await;
+    assert_eq!((status.as_u16(), body["code"].as_str()), (415, Some("unsupported_media_type")));
+    let (status, body) = stack.post("/uploads", token, wanted("text/plain", 1 << 40)).await;
+    assert_eq!((status.as_u16(), body["code"].as_str()), (413, Some("too_large")));
+    let mut foreign = wanted("text/plain", 5);
+    foreign["knowledge_base"] = json!(uuid::Uuid::now_v7());
+    assert_eq!(stack.post("/uploads", token, foreign).await.0, 404);
+    for path in ["", "/a", "a/../b", "a//b"] {
+        let body = json!({ "path": path, "media_type": "text/plain", "size_bytes": 5 });
+        assert_eq!(stack.post("/uploads", token, body).await.0, 400, "{path}");
+    }
+
+    let (status, upload) = stack.post("/uploads", token, wanted("text/plain", text.len())).await;
+    assert_eq!(status, 201, "{upload}");
+    let put = async |media_type: &str, text: &str| {
+        let request = Client::new().put(upload["url"].as_str().unwrap()).header("content-type", media_type);
+        request.body(text.to_owned()).send().await.unwrap().status()
+    };
+    assert_eq!(put("text/plain", "Another length.").await, 403);
+    assert_eq!(put("text/html", text).await, 403);
+    assert_eq!(put(upload["headers"]["content-type"].as_str().unwrap(), text).await, 200);
+
+    let list = reqwest::Url::parse_with_params(
+        &stack.path("/documents"),
+        [("source_uri", upload["source_uri"].as_str().unwrap())],
+    );
+    let list = list.unwrap();
+    let asked = Instant::now();
+    let document = loop {
+        let body: Value =
+            Client::new().get(list.clone()).bearer_auth(token).send().await.unwrap().json().await.unwrap();
+        match &body["items"][0] {
+            document if document["state"] == "active" => break document.clone(),
+            _ => assert!(asked.elapsed() < Duration::from_mins(1), "{body}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(document["size_bytes"], text.len());
+    assert_eq!(document["knowledge_base"], upload["knowledge_base"]);
+}
+
+/// `lockstep ingest` with `--json`: whether all went well, and what it says.
+fn ingest(stack: &Stack, data: &Path, folder: &Path) -> (bool, Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args(["ingest", "--json", "--url", &stack.url])
+        .arg(folder)
+        .env("LOCKSTEP_DATA_DIR", data)
+        .env_remove("LOCKSTEP_TOKEN")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let said = serde_json::from_str(&said);
+    (output.status.success(), said.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_sent_once_and_what_failed_says_why() {
+    let (data, files) = (TempFolder::new().unwrap(), TempFolder::new().unwrap());
+    let write = |name: &str, text: &[u8]| {
+        let path = files.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("a.txt", b"The spare key lies under the third flowerpot.");
+    write("below/b.md", b"# Bees\n\nThe bees live behind the shed.");
+    write("broken.txt", b"\x00\x01\x02 is no text");
+    write(".hidden/c.txt", b"Nobody asked for this.");
+    let stack = Stack::up(data.path());
+    let (well, said) = ingest(&stack, data.path(), files.path());
+    assert!(!well);
+    assert_eq!(said["counts"], json!({ "done": 2, "unchanged": 0, "failed": 1 }), "{said}");
+    let failed = said["files"].as_array().unwrap().iter().find(|file| file["became"] == "failed").unwrap();
+    assert!(failed["name"].as_str().unwrap().ends_with("/broken.txt"), "{failed}");
+    assert!(failed["reason"].as_str().unwrap().contains("can not be read"), "{failed}");
+
+    std::fs::remove_file(files.path().join("broken.txt")).unwrap();
+    write("a.txt", b"The spare key lies under the fourth flowerpot.");
+    let (well, said) = ingest(&stack, data.path(), files.path());
+    assert!(well);
+    assert_eq!(said["counts"], json!({ "done": 1, "unchanged": 1, "failed": 0 }), "{said}");
+    let (well, said) = ingest(&stack, data.path(), files.path());
+    assert!(well);
+    assert_eq!(said["counts"], json!({ "done": 0, "unchanged": 2, "failed": 0 }), "{said}");
+}

@@ -130,6 +130,7 @@ fn app(config: Config) -> Result<App, Failure> {
     });
     let index = QdrantIndex::new(&config.qdrant, embedder.space());
     Ok(App {
+        objects: Arc::new(shared::objects::s3::S3::new(&config.objects)),
         db: Db::new(&config.database).map_err(Failure::because("the database's configuration does not hold"))?,
         index: Arc::new(index.map_err(Failure::because("Qdrant's configuration does not hold"))?),
         index_retries: shared::retry::RetryBudget::new("qdrant"),
