@@ -8,7 +8,24 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Deadline(Instant);
 
+tokio::task_local! {
+    /// Of the request that this task answers.
+    static CURRENT: Deadline;
+}
+
 impl Deadline {
+    /// Runs `work` as what must end by this deadline: calls to PostgreSQL in it that were given none take this one. It does
+    /// not reach into tasks that `work` spawns.
+    pub async fn cover<T>(self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
+    }
+
+    /// The deadline that covers this task, if one does.
+    #[must_use]
+    pub fn covering() -> Option<Self> {
+        CURRENT.try_with(|deadline| *deadline).ok()
+    }
+
     /// A deadline `duration` from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {

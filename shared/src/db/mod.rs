@@ -92,7 +92,8 @@ impl Db {
     /// the connection broke before COMMIT was sent: then nothing was done. When it breaks or the time is over after that,
     /// nobody can know: [`DbError::CommitUnknown`]. So `work` must be safe to run again; it makes no other remote call.
     ///
-    /// It ends within the time that a transaction may take, and by the deadline, if there is one ([`Self::until`]).
+    /// It ends within the time that a transaction may take, and by the deadline: the one that was given ([`Self::until`]), or
+    /// the request's ([`Deadline::cover`]).
     ///
     /// # Errors
     /// What `work` returns, and [`DbError`] turned into its type.
@@ -106,7 +107,7 @@ impl Db {
         loop {
             let committing = AtomicBool::new(false);
             let own = Deadline::after(self.transaction_timeout);
-            let end = self.deadline.map_or(own, |deadline| deadline.min(own));
+            let end = self.deadline().map_or(own, |deadline| deadline.min(own));
             let run = tokio::time::timeout_at(end.instant(), self.attempt(&work, &committing));
             let error = match run.await {
                 Ok(Ok(value)) => return Ok(value),
@@ -116,7 +117,7 @@ impl Db {
             };
             let again = error.as_db_error().is_some_and(DbError::nothing_was_done);
             let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt);
-            let in_time = self.deadline.is_none_or(|deadline| pause < deadline.remaining());
+            let in_time = self.deadline().is_none_or(|deadline| pause < deadline.remaining());
             if !again || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
                 return Err(error);
             }
@@ -124,6 +125,10 @@ impl Db {
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline.or_else(Deadline::covering)
     }
 
     async fn attempt<T, E, F>(&self, work: &F, committing: &AtomicBool) -> Result<T, E>

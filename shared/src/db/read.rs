@@ -1,5 +1,7 @@
 //! The door for reading: one statement, without BEGIN and COMMIT, so one round trip.
 
+use std::time::Instant;
+
 use deadpool_postgres::Object;
 use tokio_postgres::{
     Row,
@@ -7,7 +9,7 @@ use tokio_postgres::{
 };
 
 use super::{ATTEMPTS_MAX, BACKOFF_FIRST, BACKOFF_MAX, Checkout, Db, DbError};
-use crate::{deadline::Deadline, retry};
+use crate::{deadline::Deadline, metrics, retry};
 
 /// A parameter of a statement, with its type: a statement without a name needs it.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -29,7 +31,7 @@ impl Db {
         let mut attempt = 1;
         loop {
             let own = Deadline::after(self.transaction_timeout);
-            let end = self.deadline.map_or(own, |deadline| deadline.min(own));
+            let end = self.deadline().map_or(own, |deadline| deadline.min(own));
             let once = self.read_once(statement, parameters);
             let error = match tokio::time::timeout_at(end.instant(), once).await {
                 Ok(Ok(rows)) => return Ok(rows),
@@ -37,7 +39,7 @@ impl Db {
                 Err(_) => return Err(DbError::Timeout),
             };
             let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt);
-            let in_time = self.deadline.is_none_or(|deadline| pause < deadline.remaining());
+            let in_time = self.deadline().is_none_or(|deadline| pause < deadline.remaining());
             if !error.nothing_was_done() || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
                 return Err(error);
             }
@@ -48,7 +50,9 @@ impl Db {
     }
 
     async fn read_once(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DbError> {
+        let asked = Instant::now();
         let mut checkout = Checkout(Some(self.pool.get().await?));
+        metrics::pool_wait(asked.elapsed());
         let client: &Object = checkout.0.as_ref().ok_or(DbError::Timeout)?;
         let result = client.query_typed(statement, parameters).await.map_err(DbError::from);
         if let Err(DbError::ConnectionLost(_)) = &result {

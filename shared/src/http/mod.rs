@@ -65,7 +65,7 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = AssertUnwindSafe(end.minus(BLAME_MARGIN).cover(next.run(request))).catch_unwind();
     let mut response = match tokio::time::timeout_at(end.instant(), answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::internal(Panicked).into_response(),

@@ -239,7 +239,8 @@ async fn what_postgresql_knows_again_survives_its_approval() {
     // A database that lost its documents, as after restoring an old backup.
     pg.batch_execute(
         "CREATE TABLE lost_d AS TABLE documents; CREATE TABLE lost_r AS TABLE document_revisions;
-        CREATE TABLE lost_c AS TABLE chunk_metadata; CREATE TABLE lost_p AS TABLE chunk_positions;
+        CREATE TABLE lost_c AS SELECT id, document_id, first_revision, text, content_hash, token_count FROM chunk_metadata;
+        CREATE TABLE lost_p AS TABLE chunk_positions;
         DELETE FROM documents; DELETE FROM chunk_metadata",
     )
     .await
@@ -248,7 +249,7 @@ async fn what_postgresql_knows_again_survives_its_approval() {
     assert_eq!((audit.orphaned, audit.withheld), (12, 12));
     pg.batch_execute(
         "INSERT INTO documents TABLE lost_d; INSERT INTO document_revisions TABLE lost_r;
-        INSERT INTO chunk_metadata TABLE lost_c; INSERT INTO chunk_positions TABLE lost_p",
+        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count) TABLE lost_c; INSERT INTO chunk_positions TABLE lost_p",
     )
     .await
     .unwrap();

@@ -46,6 +46,7 @@ async fn a_postgresql_that_does_not_answer_is_named_before_the_requests_time_is_
     assert_blamed(&send(&app, &user, "second", &note).await, "postgresql");
     assert_blamed(&ask(&app, &user).await, "postgresql");
     assert_blamed(&app.call(Method::GET, "/documents", Some(&user.token), None).await, "postgresql");
+    assert_blamed(&app.call(Method::GET, "/auth/me", Some(&user.token), None).await, "postgresql");
     proxy.forward();
     ask(&app, &user).await.expect(200);
 }

@@ -153,9 +153,9 @@ async fn load(app: &TestApp, documents: &[Document], chunks: &[Chunk]) {
     .await
     .unwrap();
     pg.execute(
-        "INSERT INTO document_revisions (document_id, number, state, media_type, content_hash, size_bytes, fence,
+        "INSERT INTO document_revisions (document_id, number, state, media_type, content_hash, size_bytes, chunks_total, fence,
             lease_expires_at, finished_at)
-        SELECT id, 1, 'active', 'text/plain', sha256(''), 1, 1, now(), now() - interval '1 hour' FROM unnest($1::uuid[]) AS id",
+        SELECT id, 1, 'active', 'text/plain', sha256(''), 1, 1, 1, now(), now() - interval '1 hour' FROM unnest($1::uuid[]) AS id",
         &[&ids],
     )
     .await
