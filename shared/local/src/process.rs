@@ -18,7 +18,8 @@ use std::{
 
 use crate::failure::Failure;
 
-/// `$1`: the signal that stops the child; the rest: the child. First line on standard output: the child's id.
+/// `$1`: the signal that stops the child; the rest: the child. First line on standard output: the child's id, which it says
+/// itself before it becomes the program: said by the shell, it could come behind the program's own first line.
 ///
 /// The subshell waits for the pipe's end, the shell for the child's; whoever is first ends the other. A child
 /// that does not follow its signal within 10 s is killed.
@@ -26,9 +27,8 @@ const WATCHDOG: &str = r#"
 exec 3<&0
 signal=$1
 shift
-"$@" 3<&- </dev/null &
+/bin/sh -c 'echo "$$"; exec "$@"' sh "$@" 3<&- </dev/null &
 child=$!
-echo "$child"
 exec >/dev/null
 (
     read -r _ <&3
