@@ -142,16 +142,16 @@ async fn a_poisoned_object_fails_alone_and_does_not_come_again() {
     let world = World::new().await;
     let mut batch: Vec<(String, Value)> =
         (0..9).map(|n| (format!("m{n}"), world.put(&format!("{n}.txt"), &format!("Text number {n}.")))).collect();
-    let poison = world.bucket.put(&world.key("poison.txt"), "text/plain", &b"\xff\xfe\x00not a text"[..]);
+    let poison = world.bucket.put(&world.key("poison.pdf"), "application/pdf", &b"%PDF-1.7\nand nothing else"[..]);
     batch.insert(4, ("poison".to_owned(), poison));
     assert_eq!(world.batch(batch).await, Vec::<String>::new());
     let documents = world.documents().await;
     for n in 0..9 {
         assert_eq!(documents[&format!("{n}.txt")]["state"], "active");
     }
-    let poisoned = &documents["poison.txt"];
+    let poisoned = &documents["poison.pdf"];
     assert_eq!(poisoned["state"], "failed");
-    assert_eq!(poisoned["ingestion"]["failure"]["code"], "invalid_utf8");
+    assert_eq!(poisoned["ingestion"]["failure"]["code"], "malformed_document");
     world.app.assert_consistent().await;
 }
 
