@@ -187,21 +187,24 @@ fn cited(answer: &Value) -> String {
     for (at, statement) in statements.iter().enumerate() {
         let number = at + 1;
         writeln!(said, "    {} [{number}]", text(statement, "/text")).ok();
-        let document = text(statement, "/citation/document_id");
-        let hits = answer.pointer("/hits").and_then(Value::as_array);
-        let hit = hits.into_iter().flatten().find(|hit| text(hit, "/document/id") == document);
-        let headings = statement.pointer("/citation/heading_path").and_then(Value::as_array);
-        let headings: Vec<&str> = headings.into_iter().flatten().filter_map(Value::as_str).collect();
-        writeln!(
-            sources,
-            "    [{number}] {}, bytes {}-{}, revision {}: {}",
-            hit.map_or(document, |hit| text(hit, "/document/source_uri")),
-            text(statement, "/citation/byte_range/start"),
-            text(statement, "/citation/byte_range/end"),
-            text(statement, "/citation/revision"),
-            headings.join(" > "),
-        )
-        .ok();
+        let citations = statement.pointer("/citations").and_then(Value::as_array);
+        for citation in citations.into_iter().flatten() {
+            let document = text(citation, "/document_id");
+            let hits = answer.pointer("/hits").and_then(Value::as_array);
+            let hit = hits.into_iter().flatten().find(|hit| text(hit, "/document/id") == document);
+            let headings = citation.pointer("/heading_path").and_then(Value::as_array);
+            let headings: Vec<&str> = headings.into_iter().flatten().filter_map(Value::as_str).collect();
+            writeln!(
+                sources,
+                "    [{number}] {}, bytes {}-{}, revision {}: {}",
+                hit.map_or(document, |hit| text(hit, "/document/source_uri")),
+                text(citation, "/byte_range/start"),
+                text(citation, "/byte_range/end"),
+                text(citation, "/revision"),
+                headings.join(" > "),
+            )
+            .ok();
+        }
     }
     format!("{said}\n{sources}")
 }
@@ -226,4 +229,28 @@ fn what_to_try(url: &str, token: &str) -> String {
 
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_shown_with_the_places_where_it_stands() {
+        // As `POST /query` answers; see `query::response`.
+        let answer = json!({
+            "hits": [{ "document": { "id": "d1", "source_uri": "notes.md" } }],
+            "answer": { "statements": [{
+                "text": "The value is dropped.",
+                "citations": [{
+                    "document_id": "d1", "revision": 2, "byte_range": { "start": 10, "end": 31 }, "heading_path": ["Ownership", "Scope"],
+                }],
+            }] },
+        });
+        let shown = cited(&answer);
+        assert!(shown.contains("The value is dropped. [1]"), "{shown}");
+        assert!(shown.contains("[1] notes.md, bytes 10-31, revision 2: Ownership > Scope"), "{shown}");
+    }
 }
