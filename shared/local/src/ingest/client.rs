@@ -77,7 +77,7 @@ impl Client {
         let key = format!("ingest-{}-{}", name.get(..32).unwrap_or_default(), hash.get(..64).unwrap_or_default());
         let mut attempt = 1;
         loop {
-            let request = self.http.post(url.clone()).header("content-type", media_type(&file.name));
+            let request = self.http.post(url.clone()).header("content-type", body_type(&file.name));
             let response = self.ask(request.header("idempotency-key", &key).body(bytes.clone())).await?;
             let (status, again) = (response.status(), pause(&response));
             let replayed = response.headers().contains_key("idempotency-replayed");
@@ -198,6 +198,15 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").ok();
         text
     })
+}
+
+/// The type of a file that is a request's body: JSON there is the description of a document, and not one, so the name
+/// alone says what it is.
+fn body_type(name: &str) -> &'static str {
+    match media_type(name) {
+        "application/json" => "application/octet-stream",
+        other => other,
+    }
 }
 
 /// What a file's ending says; the service looks at the bytes as well.
