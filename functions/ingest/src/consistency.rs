@@ -3,6 +3,7 @@
 
 use axum::{
     Router,
+    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -13,7 +14,7 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Writer, media_type, unsupported_media_type},
     knowledge_bases,
     problem::Problem,
     vectors::Part,
@@ -110,7 +111,7 @@ pub struct LastAudit {
 
 /// `GET /consistency`.
 async fn show(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Reader,
     invocation: Invocation,
     Params(target): Params<Target>,
@@ -271,7 +272,7 @@ impl From<Audit> for Proof {
 /// `POST /consistency/verify`: audits one knowledge base, repairs what it finds, and answers with what it found. 202 when
 /// the time was too short.
 async fn verify(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Writer,
     invocation: Invocation,
     headers: HeaderMap,
@@ -302,7 +303,7 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
 
 /// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
 async fn erasure(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Reader,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,

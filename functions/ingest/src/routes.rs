@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    extract::State,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -12,7 +13,7 @@ use shared::{
     App,
     deadline::Deadline,
     domain::DocumentId,
-    http::{Body, Invocation, Json, Params, PathId, Reader, Timed, Writer},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
     problem::{Causes, Problem},
 };
 
@@ -42,7 +43,7 @@ pub fn router(app: App) -> Router {
 /// `POST /documents`: 201 with the document when it is new, 200 when it is replaced or unchanged, 202 when the
 /// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
 async fn create(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Writer,
     invocation: Invocation,
     uri: Uri,
@@ -83,7 +84,7 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
 /// `POST /documents/{id}/retry`: goes on now with an ingestion that was interrupted or has failed for the moment, instead
 /// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
 async fn retry(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
@@ -123,7 +124,7 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
 }
 
 async fn list(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Reader,
     Params(params): Params<ListParams>,
 ) -> Result<Json<DocumentPage>, Problem> {
@@ -131,7 +132,7 @@ async fn list(
 }
 
 async fn show(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Reader,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
@@ -141,7 +142,7 @@ async fn show(
 /// `DELETE /documents/{id}`: out of sight when it answers; the points are removed at once if Qdrant is there, else by the
 /// sweeper.
 async fn delete(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Writer,
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,

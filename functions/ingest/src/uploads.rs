@@ -3,14 +3,14 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::{Router, routing::post};
+use axum::{Router, extract::State, routing::post};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
     App,
     config::ObjectsConfig,
     domain::{KnowledgeBaseId, Role, SourceUri},
-    http::{Invocation, Json, Timed, Writer},
+    http::{Invocation, Json, Writer},
     knowledge_bases,
     objects::{ObjectId, PresignedPut},
     problem::{Code, Problem},
@@ -65,7 +65,7 @@ pub(crate) fn routes() -> Router<App> {
 }
 
 async fn create(
-    Timed(app): Timed,
+    State(app): State<App>,
     caller: Writer,
     _: Invocation,
     Json(request): Json<UploadRequest>,

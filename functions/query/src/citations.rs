@@ -1,12 +1,12 @@
 //! `GET /citations/{chunk}@{revision}`: whether a cited text still stands.
 
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use serde::Serialize;
 use shared::{
     App,
     db::DbError,
     domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId, UserId},
-    http::{Json, Reader, Timed},
+    http::{Json, Reader},
     problem::Problem,
 };
 use tokio_postgres::types::Type;
@@ -45,7 +45,7 @@ pub struct Passage {
 
 /// The route's handler. What is not an id and a revision names nothing: 404.
 pub(crate) async fn show(
-    Timed(app): Timed,
+    State(app): State<App>,
     principal: Reader,
     Path(citation): Path<String>,
 ) -> Result<Json<CitationStatus>, Problem> {

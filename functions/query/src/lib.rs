@@ -61,12 +61,13 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Router,
+    extract::State,
     routing::{get, post},
 };
 use shared::{
     App,
     config::ConfigError,
-    http::{Invocation, Json, Reader, Timed},
+    http::{Invocation, Json, Reader},
     problem::Problem,
 };
 
@@ -91,7 +92,7 @@ pub fn router(app: App) -> Result<Router, ConfigError> {
 }
 
 async fn query(
-    Timed(app): Timed,
+    State(app): State<App>,
     Extension(engine): Extension<Arc<Engine>>,
     invocation: Invocation,
     caller: Reader,

@@ -19,6 +19,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
+    extract::State,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -30,7 +31,7 @@ use serde_json::json;
 use shared::{
     App,
     deadline::Deadline,
-    http::{Invocation, Json, Reader, Timed},
+    http::{Invocation, Json, Reader},
     problem::Problem,
 };
 
@@ -47,7 +48,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The route's handler.
 pub(crate) async fn query(
-    Timed(app): Timed,
+    State(app): State<App>,
     Extension(engine): Extension<Arc<Engine>>,
     invocation: Invocation,
     principal: Reader,

@@ -7,7 +7,7 @@
 use axum::extract::FromRequestParts;
 use http::{header, request::Parts};
 
-use super::{Invocation, Principal, extract::NotFinished};
+use super::Principal;
 use crate::{
     App,
     api_keys::{self, KeyGrant, MARK, Scope},
@@ -42,8 +42,7 @@ pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<Bearer, Problem> 
         return Ok(Bearer::Token(credential.to_owned()));
     }
     let key = credential.parse().map_err(|error: api_keys::MalformedKey| unauthenticated().caused_by(error))?;
-    let invocation = parts.extensions.get::<Invocation>().ok_or_else(|| Problem::internal(NotFinished))?;
-    api_keys::authenticate(&app.db.until(invocation.deadline), &key).await?.map(Bearer::Key).ok_or_else(unauthenticated)
+    api_keys::authenticate(&app.db, &key).await?.map(Bearer::Key).ok_or_else(unauthenticated)
 }
 
 /// The account behind the request, and its key, if that has `scope`.

@@ -49,21 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Invocation {
 /// A router that [`super::finish`] has not finished.
 #[derive(Debug, thiserror::Error)]
 #[error("the router lacks the invocation layer")]
-pub(super) struct NotFinished;
-
-/// What handlers share, for this request: calls to PostgreSQL end by its deadline. Handlers take this, and not the state,
-/// which knows no end.
-#[derive(Clone, Debug)]
-pub struct Timed(pub App);
-
-impl FromRequestParts<App> for Timed {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let invocation = Invocation::from_request_parts(parts, app).await?;
-        Ok(Self(app.until(invocation.deadline)))
-    }
-}
+struct NotFinished;
 
 /// The caller, by the access token in `Authorization: Bearer`. API keys are refused here, whatever their scopes: a route
 /// that takes them says so, see [`super::Reader`].

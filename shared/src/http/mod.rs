@@ -22,7 +22,7 @@ use lambda_http::{RequestExt, request::RequestContext};
 pub use self::callers::{Admin, Reader, Writer};
 pub use self::client::{Address, Client};
 pub use self::extract::{
-    Body, Invocation, Json, Params, PathId, PathIds, Principal, Timed, media_type, params, unsupported_media_type,
+    Body, Invocation, Json, Params, PathId, PathIds, Principal, media_type, params, unsupported_media_type,
 };
 use crate::{
     App,
