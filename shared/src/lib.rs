@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod documents;
 pub mod domain;
 pub mod embed;
+pub mod endpoint;
 pub mod http;
 pub mod knowledge_bases;
 pub mod metrics;

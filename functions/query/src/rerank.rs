@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use reqwest::{Client, StatusCode, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use shared::{
     config::{ConfigError, RerankConfig, RerankForm},
     deadline::Deadline,
+    endpoint::Endpoint,
 };
 
 /// Candidates that are read again, at most: what stands further down seldom deserves the top, and a cross-encoder's time
@@ -20,9 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a new connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What of a refusal's body goes into the error.
-const DETAIL_CHARS_MAX: usize = 300;
 
 /// A reranker.
 #[async_trait]
@@ -70,11 +67,9 @@ pub enum RerankError {
 /// too) or of Hugging Face's Text Embeddings Inference (<https://huggingface.github.io/text-embeddings-inference/>).
 #[derive(Debug)]
 pub struct HttpReranker {
-    url: Url,
+    endpoint: Endpoint,
     form: RerankForm,
     model: Option<String>,
-    api_key: Option<SecretString>,
-    client: Client,
 }
 
 impl HttpReranker {
@@ -83,23 +78,13 @@ impl HttpReranker {
     /// # Errors
     /// When the URL is none, or carries credentials.
     pub fn new(config: &RerankConfig) -> Result<Self, ConfigError> {
-        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| ConfigError::invalid("RERANK_URL", source);
-        let url = Url::parse(&format!("{}/rerank", config.base_url.trim_end_matches('/')));
-        let url = url.map_err(|error| invalid(error.into()))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("the URL carries credentials".into()));
-        }
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| invalid(error.into()))?;
-        let (model, api_key) = (config.model.clone(), config.api_key.clone());
-        Ok(Self { url, form: config.form, model, api_key, client })
+        let endpoint = Endpoint::new(&config.base_url, "rerank", config.api_key.clone(), CONNECT_TIMEOUT)
+            .map_err(|error| ConfigError::invalid("RERANK_URL", error))?;
+        Ok(Self { endpoint, form: config.form, model: config.model.clone() })
     }
 
     async fn ask(&self, question: &str, texts: &[&str]) -> Result<Vec<Score>, RerankError> {
-        let request = self.client.post(self.url.clone());
+        let request = self.endpoint.post();
         let request = match self.form {
             RerankForm::Cohere => request.json(&CohereQuestion {
                 model: self.model.as_deref(),
@@ -109,16 +94,11 @@ impl HttpReranker {
             }),
             RerankForm::Tei => request.json(&TeiQuestion { query: question, texts, truncate: true }),
         };
-        let request = match &self.api_key {
-            Some(key) => request.bearer_auth(key.expose_secret()),
-            None => request,
-        };
         let response = request.send().await.map_err(unavailable)?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(unavailable)?;
-        if !status.is_success() {
-            return Err(self.refusal(status, &body));
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
         }
+        let body = response.bytes().await.map_err(unavailable)?;
         let scores = match self.form {
             RerankForm::Cohere => serde_json::from_slice::<CohereAnswer>(&body).map(|answer| answer.results),
             RerankForm::Tei => serde_json::from_slice(&body),
@@ -126,13 +106,9 @@ impl HttpReranker {
         scores.map_err(|error| RerankError::BadAnswer(error.to_string()))
     }
 
-    fn refusal(&self, status: StatusCode, body: &[u8]) -> RerankError {
-        let mut detail = String::from_utf8_lossy(body).into_owned();
-        // Some endpoints repeat the key when they refuse it.
-        if let Some(key) = self.api_key.as_ref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty()) {
-            detail = detail.replace(key, "[key]");
-        }
-        let detail: String = detail.chars().take(DETAIL_CHARS_MAX).collect();
+    async fn refusal(&self, response: Response) -> RerankError {
+        let status = response.status();
+        let detail = self.endpoint.detail(response).await;
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             RerankError::Unavailable(format!("status {status}: {detail}").into())
         } else {

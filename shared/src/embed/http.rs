@@ -2,30 +2,24 @@
 //!
 //! <https://platform.openai.com/docs/api-reference/embeddings/create>
 
-use std::{
-    num::NonZero,
-    time::{Duration, SystemTime},
-};
+use std::{num::NonZero, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{HeaderMap, RETRY_AFTER},
-    redirect,
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use reqwest::{Response, StatusCode};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{EmbedError, Embedder, Space};
-use crate::retry::{self, RetryBudget};
+use crate::{
+    endpoint::{Endpoint, retry_after},
+    retry::{self, RetryBudget},
+};
 
 /// First and longest wait between two attempts, of which [`retry::pause`] takes a part.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// What of a refusal's body goes into the error.
-const DETAIL_CHARS_MAX: usize = 300;
 
 /// Where the endpoint is and how to treat it.
 #[derive(Clone, Debug)]
@@ -89,8 +83,7 @@ impl HttpConfig {
 pub struct HttpEmbedder {
     config: HttpConfig,
     space: Space,
-    url: Url,
-    client: Client,
+    endpoint: Endpoint,
     retries: RetryBudget,
 }
 
@@ -101,19 +94,10 @@ impl HttpEmbedder {
     /// [`EmbedError::Config`] when the base URL is none, or carries a user name or password (it
     /// would be logged; a key belongs into `api_key`).
     pub fn new(config: HttpConfig) -> Result<Self, EmbedError> {
-        let fault = |reason: &str| EmbedError::Config { source: reason.into() };
-        let url = format!("{}/embeddings", config.base_url.trim_end_matches('/'));
-        let url = Url::parse(&url).map_err(|_| fault("the base URL is not a URL"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(fault("the base URL carries credentials"));
-        }
-        let client = Client::builder()
-            .connect_timeout(config.connect_timeout)
-            .redirect(redirect::Policy::none())
-            .build()
+        let endpoint = Endpoint::new(&config.base_url, "embeddings", config.api_key.clone(), config.connect_timeout)
             .map_err(|error| EmbedError::Config { source: error.into() })?;
         let space = Space { model: config.model.clone(), dimension: config.dimension };
-        Ok(Self { space, config, url, client, retries: RetryBudget::new("embedder") })
+        Ok(Self { space, config, endpoint, retries: RetryBudget::new("embedder") })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.
@@ -147,10 +131,7 @@ impl HttpEmbedder {
             encoding_format: "float",
             dimensions: self.config.send_dimension.then_some(self.config.dimension),
         };
-        let mut request = self.client.post(self.url.clone()).timeout(self.config.request_timeout).json(&question);
-        if let Some(key) = &self.config.api_key {
-            request = request.bearer_auth(key.expose_secret());
-        }
+        let request = self.endpoint.post().timeout(self.config.request_timeout).json(&question);
         let response = request.send().await.map_err(unavailable)?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
@@ -168,14 +149,7 @@ impl HttpEmbedder {
         if status == StatusCode::TOO_MANY_REQUESTS || again && retry_after.is_some() {
             return EmbedError::Throttled { retry_after };
         }
-        // Some endpoints repeat the key when they refuse it.
-        let mut body = response.text().await.unwrap_or_default();
-        if let Some(key) = &self.config.api_key
-            && !key.expose_secret().is_empty()
-        {
-            body = body.replace(key.expose_secret(), "[key]");
-        }
-        let detail: String = body.chars().take(DETAIL_CHARS_MAX).collect();
+        let detail = self.endpoint.detail(response).await;
         if again {
             return EmbedError::Unavailable { source: format!("status {status}: {detail}").into() };
         }
@@ -300,36 +274,9 @@ fn unavailable(error: reqwest::Error) -> EmbedError {
     EmbedError::Unavailable { source: error.without_url().into() }
 }
 
-/// Seconds or a date: <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
-
     use super::*;
-
-    fn wait(value: &str) -> Option<Duration> {
-        let value = HeaderValue::from_str(value).unwrap();
-        retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]))
-    }
-
-    #[test]
-    fn retry_after_is_read_as_seconds_or_as_a_date() {
-        let later = httpdate::fmt_http_date(SystemTime::now() + Duration::from_mins(1));
-        let until_later = wait(&later).unwrap().as_secs();
-        assert!((57..=60).contains(&until_later), "{until_later} s");
-        assert_eq!(wait(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
-    }
 
     #[test]
     fn a_vector_without_a_direction_is_refused() {

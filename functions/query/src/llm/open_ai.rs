@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use eventsource_stream::Eventsource;
 use futures::{StreamExt, stream, stream::BoxStream};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header::RETRY_AFTER, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use shared::{
     config::ConfigError,
     deadline::Deadline,
+    endpoint::{Endpoint, retry_after},
     retry::{self, RetryBudget},
 };
 
@@ -26,19 +27,14 @@ const ATTEMPTS_MAX: u32 = 2;
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// What of a refusal's body goes into the error.
-const DETAIL_CHARS_MAX: usize = 300;
-
 /// The end of a stream of events.
 const DONE: &str = "[DONE]";
 
 /// A model behind an OpenAI-compatible endpoint. Connects when first used.
 #[derive(Debug)]
 pub struct OpenAi {
-    url: Url,
+    endpoint: Endpoint,
     model: String,
-    api_key: Option<SecretString>,
-    client: Client,
     retries: RetryBudget,
 }
 
@@ -48,18 +44,9 @@ impl OpenAi {
     /// # Errors
     /// When the URL is none, or carries credentials (it would be logged; a key belongs into `api_key`).
     pub fn new(base_url: &str, model: &str, api_key: Option<SecretString>) -> Result<Self, ConfigError> {
-        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| ConfigError::invalid("LLM_URL", source);
-        let url = Url::parse(&format!("{}/chat/completions", base_url.trim_end_matches('/')));
-        let url = url.map_err(|error| invalid(error.into()))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(invalid("the URL carries credentials".into()));
-        }
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| invalid(error.into()))?;
-        Ok(Self { url, model: model.to_owned(), api_key, client, retries: RetryBudget::new("llm") })
+        let endpoint = Endpoint::new(base_url, "chat/completions", api_key, CONNECT_TIMEOUT)
+            .map_err(|error| ConfigError::invalid("LLM_URL", error))?;
+        Ok(Self { endpoint, model: model.to_owned(), retries: RetryBudget::new("llm") })
     }
 
     fn request(&self, prompt: &Prompt, stream: bool) -> RequestBuilder {
@@ -75,11 +62,7 @@ impl OpenAi {
             stream,
             stream_options: stream.then_some(StreamOptions { include_usage: true }),
         };
-        let request = self.client.post(self.url.clone()).json(&body);
-        match &self.api_key {
-            Some(key) => request.bearer_auth(key.expose_secret()),
-            None => request,
-        }
+        self.endpoint.post().json(&body)
     }
 
     /// Sends until there is an answer with a status of success.
@@ -109,19 +92,11 @@ impl OpenAi {
 
     async fn refusal(&self, response: Response, deadline: Deadline) -> LlmError {
         let status = response.status();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let retry_after = retry_after.map(Duration::from_secs);
         if status == StatusCode::TOO_MANY_REQUESTS {
-            return LlmError::Throttled { retry_after };
+            return LlmError::Throttled { retry_after: retry_after(response.headers()) };
         }
-        let body = tokio::time::timeout_at(deadline.instant(), response.text()).await;
-        let mut detail = body.ok().and_then(Result::ok).unwrap_or_default();
-        // Some endpoints repeat the key when they refuse it.
-        if let Some(key) = self.api_key.as_ref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty()) {
-            detail = detail.replace(key, "[key]");
-        }
-        let detail = format!("status {status}: {}", detail.chars().take(DETAIL_CHARS_MAX).collect::<String>());
+        let detail = tokio::time::timeout_at(deadline.instant(), self.endpoint.detail(response)).await;
+        let detail = format!("status {status}: {}", detail.unwrap_or_default());
         if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
             LlmError::Unavailable(detail.into())
         } else {
@@ -253,11 +228,5 @@ mod tests {
         let usage = pieces(r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#);
         assert!(matches!(usage[..], [Ok(Piece::Usage(Usage { input_tokens: 7, output_tokens: 3 }))]));
         assert!(matches!(pieces("<html>")[..], [Err(LlmError::BadAnswer(_))]));
-    }
-
-    #[test]
-    fn a_url_with_credentials_is_refused_without_showing_them() {
-        let error = OpenAi::new("https://me:hunter2@example.com/v1", "m", None).unwrap_err();
-        assert!(!format!("{error:?}").contains("hunter2"));
     }
 }
