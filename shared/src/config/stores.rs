@@ -1,0 +1,58 @@
+//! The two stores.
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+/// Where PostgreSQL is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database?sslmode=...`
+    pub url: SecretString,
+    /// Certificate authorities beside the public ones, as PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Connections of one container.
+    pub pool_max: usize,
+    /// How long a request waits for a free connection.
+    pub wait_timeout: Duration,
+    /// How long a new connection may take.
+    pub connect_timeout: Duration,
+    /// How long a whole transaction may take.
+    pub transaction_timeout: Duration,
+}
+
+impl DatabaseConfig {
+    /// The defaults for a database under `url`.
+    #[must_use]
+    pub fn at(url: SecretString) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            pool_max: 8,
+            // Longer than a transaction takes; who waits longer stands behind a crowd, and had better come back.
+            wait_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(3),
+            transaction_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Where Qdrant is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct QdrantConfig {
+    /// The gRPC endpoint: `http://host:6334`.
+    pub url: String,
+    /// Sent with every request.
+    pub api_key: Option<SecretString>,
+    /// Begins the names of all collections and aliases, so that installations can share a server.
+    pub prefix: String,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+impl QdrantConfig {
+    /// The defaults for a server at `url`.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), api_key: None, prefix: "lockstep".to_owned(), timeout: Duration::from_secs(10) }
+    }
+}
