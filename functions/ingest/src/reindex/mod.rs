@@ -11,6 +11,7 @@
 //! A rollback is a build whose scan is done already: the previous collection is compared, and takes its place again.
 
 mod ledger;
+mod orders;
 
 use std::time::Duration;
 
@@ -93,25 +94,25 @@ pub struct Progress {
 pub async fn command(app: &App, command: Command, deadline: Deadline) -> Result<Vec<Progress>, IngestError> {
     match command {
         Command::Start => {
-            ledger::start(app, &app.model()).await?;
+            orders::start(app, &app.model()).await?;
             work(app, deadline).await?;
         }
         Command::StartNext => {
             let next =
                 app.next.clone().ok_or(IngestError::NotPossible("no other model is configured (EMBEDDING_NEXT_*)"))?;
-            ledger::start(app, &next).await?;
+            orders::start(app, &next).await?;
             work(app, deadline).await?;
         }
         Command::Rollback => {
-            ledger::roll_back(app).await?;
+            orders::roll_back(app).await?;
             work(app, deadline).await?;
         }
-        Command::Finish => ledger::finish(app).await?,
-        Command::Cancel => ledger::cancel(app).await?,
-        Command::Status => return Ok(ledger::list(app).await?),
+        Command::Finish => orders::finish(app).await?,
+        Command::Cancel => orders::cancel(app).await?,
+        Command::Status => return Ok(orders::list(app).await?),
     }
     settle(app, deadline).await?;
-    Ok(ledger::list(app).await?)
+    Ok(orders::list(app).await?)
 }
 
 /// How the collections stand.
@@ -119,7 +120,7 @@ pub async fn command(app: &App, command: Command, deadline: Deadline) -> Result<
 /// # Errors
 /// When PostgreSQL does not answer.
 pub async fn status(app: &App) -> Result<Vec<Progress>, IngestError> {
-    Ok(ledger::list(app).await?)
+    Ok(orders::list(app).await?)
 }
 
 /// What the schedule does: makes Qdrant follow what was decided, and goes on with a build that was cut.
