@@ -1,8 +1,18 @@
 //! The schema comes up to date, whoever brings it there and however often.
 
+use std::collections::BTreeSet;
+
 use local::testkit::private_postgres;
 use shared::{config::DatabaseConfig, db::migrations};
 use tokio_postgres::NoTls;
+
+/// The tables that the documentation has a row for.
+fn described() -> BTreeSet<String> {
+    let page = include_str!("../../../../docs/data-model.md");
+    let section = page.split("\n## PostgreSQL").nth(1).unwrap().split("\n## ").next().unwrap();
+    let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    section.lines().filter_map(name).collect()
+}
 
 #[tokio::test]
 async fn migrations_run_once_whoever_runs_them_and_a_changed_file_is_refused() {
@@ -23,6 +33,16 @@ async fn migrations_run_once_whoever_runs_them_and_a_changed_file_is_refused() {
     assert_eq!(migrations::run(&config).await.unwrap(), 0, "a second run changes nothing");
 
     let pg = connect("fresh").await;
+    let rows = pg
+        .query(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'refinery_schema_history'",
+            &[],
+        )
+        .await
+        .unwrap();
+    let tables: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(described(), tables, "docs/data-model.md describes the schema's tables");
+
     pg.batch_execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1").await.unwrap();
     let error = migrations::run(&config).await.unwrap_err();
     assert!(matches!(error, migrations::MigrationError::Migrate(_)), "{error:?}");

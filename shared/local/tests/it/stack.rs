@@ -202,6 +202,37 @@ async fn s3_takes_and_gives_what_is_signed_and_nothing_else() {
     assert_eq!(client.get(tampered).send().await.unwrap().status(), 403);
 }
 
+/// What the check after a deployment says of the stack: its exit code, and its words.
+fn smoke(stack: &Stack, key: &str) -> (Option<i32>, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/sam/smoke");
+    let output = Command::new(script).env("LOCKSTEP_URL", &stack.url).env("LOCKSTEP_API_KEY", key).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn the_smoke_test_passes_leaves_nothing_and_names_what_is_refused() {
+    let data = TempFolder::new().unwrap();
+    let stack = Stack::up(data.path());
+    let credentials = json!({ "email": "smoke@example.com", "password": "the spare key lies there" });
+    let (_, account) = stack.post("/auth/register", "", credentials).await;
+    let token = account["access_token"].as_str().unwrap();
+    let wish = json!({ "name": "smoke", "scopes": ["read", "write"] });
+    let (status, made) = stack.post("/auth/api-keys", token, wish).await;
+    assert_eq!(status, 201, "{made}");
+    let key = made["secret"].as_str().unwrap();
+    let (code, said) = smoke(&stack, key);
+    assert_eq!(code, Some(0), "{said}");
+    let list = Client::new().get(stack.path("/documents")).bearer_auth(token).send().await.unwrap();
+    assert_eq!(list.json::<Value>().await.unwrap()["items"], json!([]));
+
+    let wish = json!({ "name": "reader", "scopes": ["read"] });
+    let (_, reader) = stack.post("/auth/api-keys", token, wish).await;
+    let (code, said) = smoke(&stack, reader["secret"].as_str().unwrap());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("insufficient_scope"), "{said}");
+}
+
 /// An OpenAI-compatible endpoint that embeds by words.
 async fn embedding_endpoint() -> String {
     let embed = async |axum::Json(request): axum::Json<Value>| {
