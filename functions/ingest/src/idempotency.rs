@@ -15,7 +15,10 @@ use shared::{
 };
 use tokio_postgres::{Row, Transaction, types::Type};
 
-use crate::{error::IngestError, saga::LOOK_AGAIN};
+use crate::error::IngestError;
+
+/// When to look again whether a running request has ended: most end long before their lease does.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a key is kept. Clients retry within hours; three days cover a weekend.
 const KEPT_HOURS: i32 = 72;

@@ -25,15 +25,12 @@ use crate::{
     documents,
     error::IngestError,
     failpoint::{self, reached},
-    idempotency::{Claim, KeyedRequest, StoredResponse},
+    idempotency::{Claim, KeyedRequest, LOOK_AGAIN, StoredResponse},
     request::Source,
 };
 
 /// A lease outlives its holder's time by this much, so that it never ends before the holder's last write.
 pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(1);
-
-/// When to look again whether a running request has ended: most end long before their lease does.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// An ingestion as it was asked for.
 #[derive(Clone, Debug)]

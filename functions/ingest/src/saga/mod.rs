@@ -43,7 +43,7 @@ use tokio_postgres::{Transaction, types::Type};
 pub(crate) use self::failure::fail_abandoned;
 use self::unread::Unread;
 pub use self::{
-    claim::{Claimed, LOOK_AGAIN, Request, claim, take_over_expired},
+    claim::{Claimed, Request, claim, take_over_expired},
     claim_object::{ClaimedObject, DeletedObject, Refusal, claim_object, delete_object, fail_object},
     clean::{clean_document, clean_due, retire_remains},
     resume::{Resumed, resume},
