@@ -86,8 +86,9 @@ impl Default for ExtractionConfig {
             // Parsers map fonts and images whole; a document that needs more is one in a great many.
             memory_bytes_max: 512 << 20,
             cpu_s_max: 10,
-            // Where a function has a part of a processor, its time is longer by the clock.
-            timeout: Duration::from_secs(20),
+            // Only for a reader that sleeps: one that works is ended by the processor's time, however little of a processor
+            // the function has.
+            timeout: Duration::from_mins(1),
         }
     }
 }

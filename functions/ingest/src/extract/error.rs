@@ -89,7 +89,7 @@ pub enum ExtractError {
     /// Reading it took too long.
     #[error("reading took longer than {limit_ms} ms")]
     TimedOut {
-        /// The longest that it may take, of the processor or by the clock.
+        /// The longest that it may take of the processor.
         limit_ms: u64,
     },
     /// Reading it took too much memory.
@@ -104,6 +104,11 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
+    /// Whether it is the end of the process that read the document, and not a finding about it.
+    pub(super) fn ended_the_reader(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::OutOfMemory { .. } | Self::TooDeep | Self::Crashed)
+    }
+
     pub(super) fn malformed(reason: impl std::fmt::Display) -> Self {
         // A parser's message may quote the document.
         Self::Malformed { reason: super::short_line(&reason.to_string(), super::TITLE_CHARS_MAX) }

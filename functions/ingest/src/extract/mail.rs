@@ -2,7 +2,7 @@
 
 use mail_parser::{Address, Message, MessageParser, MessagePart, MimeHeaders as _};
 
-use super::{ExtractError, Extracted, Format, Job, extract_as, html, is_blank, writer::Writer};
+use super::{Engines, ExtractError, Extracted, Format, Job, extract_as, html, is_blank, writer::Writer};
 
 /// Messages in one another: a forwarded message in a forwarded message.
 const DEPTH_MAX: usize = 4;
@@ -95,7 +95,9 @@ fn attachment(writer: &mut Writer, part: &MessagePart<'_>, depth: usize, job: &J
     let text = if part.is_text() { super::Charset::Utf8 } else { super::Charset::Unknown };
     // One that can not be read is still attached, and a message is more than what hangs on it.
     if format != Format::Mail
-        && let Ok(mut read) = extract_as(part.contents(), &Job { format, charset: text, limits: job.limits.clone() })
+        && job.engines == Engines::Both
+        && let Ok(mut read) =
+            extract_as(part.contents(), &Job { charset: text, limits: job.limits.clone(), ..Job::new(format) })
     {
         read.pages.clear();
         writer.append(&read, level);

@@ -53,6 +53,20 @@ pub struct Job {
     pub charset: Charset,
     /// How much of it.
     pub limits: Limits,
+    /// With which engines, where a format has two.
+    pub engines: Engines,
+}
+
+/// What reads a document: PDF has two engines, and a mail has those of its attachments.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Engines {
+    /// PDF: the better one, and the other where that finds little. Mail: with its attachments.
+    #[default]
+    Both,
+    /// PDF: the better one alone. Mail: without its attachments.
+    First,
+    /// PDF: the other one alone.
+    Second,
 }
 
 /// How much is read of one document. What it takes is limited by the [`sandbox`].
@@ -75,7 +89,7 @@ impl Job {
     /// For a document in UTF-8, if it is text, within the usual limits.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { format, charset: Charset::Utf8, limits: Limits::default() }
+        Self { format, charset: Charset::Utf8, limits: Limits::default(), engines: Engines::Both }
     }
 }
 

@@ -9,7 +9,7 @@ use unpdf::model::{Block, InlineContent, ListStyle, Paragraph, Table};
 use unpdf::{ErrorKind, ParseOptions, PdfParser};
 
 use super::pdf_glyphs::{self, Glyphs};
-use super::{ExtractError, Extracted, Job, is_blank, writer::Writer};
+use super::{Engines, ExtractError, Extracted, Job, is_blank, writer::Writer};
 
 /// Of the second engine's characters the first must have found so many, in percent, to be believed without it.
 const ENOUGH_PERCENT: usize = 60;
@@ -21,7 +21,19 @@ const UNKNOWN_PERCENT_MAX: usize = 10;
 const CHARS_PER_PAGE_MIN: usize = 40;
 
 pub(super) fn extract(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError> {
-    // A panic of the one is where the other comes in. What ends the process ends the document.
+    match job.engines {
+        Engines::Both => {}
+        Engines::First => return laid_out(bytes, job)?.found,
+        Engines::Second => {
+            let glyphs = pdf_glyphs::read(bytes, job.limits.pages_max)?;
+            return if is_readable(&glyphs) {
+                drawn(&glyphs, job)
+            } else {
+                Err(ExtractError::NoText { pages: glyphs.pages.len() })
+            };
+        }
+    }
+    // A panic of the one is where the other comes in; what ends the process comes back with one engine alone.
     let first = panic::catch_unwind(AssertUnwindSafe(|| laid_out(bytes, job))).unwrap_or(Err(ExtractError::Crashed));
     let pages = match &first {
         Err(

@@ -35,7 +35,7 @@ pub(super) async fn chunks(
 ) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
     let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
     let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
-    let job = Job { format: source.format, charset: source.charset.clone(), limits };
+    let job = Job { limits, charset: source.charset.clone(), ..Job::new(source.format) };
     let contained = if source.format.is_contained() {
         Some(Sandbox::new(config.clone()).extract(bytes.clone(), job.clone(), deadline).await?)
     } else {

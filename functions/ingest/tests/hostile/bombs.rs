@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::io::{Cursor, Write as _};
 
-use ingest::extract::{ExtractError, Format};
+use ingest::extract::{Engines, ExtractError, Format, Job, sandbox::SandboxError};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use crate::{fixture, read};
+use crate::{fixture, read, sandboxed};
 
 const DOCUMENT: &str = "word/document.xml";
 
@@ -232,6 +232,40 @@ async fn pdfs_that_go_in_circles_or_claim_endless_pages_end() {
         assert!(!matches!(result, Err(ExtractError::Crashed)), "{name}: {result:?}");
         println!("{name}: {:?}", result.map(|read| read.text.len()));
     }
+}
+
+/// A page that is read, beside something that no engine may look at.
+fn trapped(trap: &str) -> Vec<u8> {
+    let text =
+        stream("", "BT /F 12 Tf 72 720 Td (A page that is plain enough to be read by whoever gets this far) Tj ET");
+    let font = "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>";
+    pages("[3 0 R]", "1", "/Contents 4 0 R/Resources<</Font<</F 5 0 R>>>>", &[&text, font, trap])
+}
+
+#[tokio::test]
+async fn what_one_engine_dies_of_the_other_reads() {
+    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(300_000), close.repeat(300_000));
+    for trap in [deep("[", "]"), deep("<</A ", ">>")] {
+        let pdf = trapped(&trap);
+        let alone = sandboxed(pdf.clone(), Job { engines: Engines::First, ..Job::new(Format::Pdf) }).await;
+        assert!(matches!(alone, Err(SandboxError::Document(ExtractError::TooDeep))), "{alone:?}");
+        assert!(read(pdf, Format::Pdf).await.unwrap().text.contains("plain enough"));
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_read_without_the_attachment_that_breaks_the_reader() {
+    let deep = format!("{}{}", "[".repeat(300_000), "]".repeat(300_000));
+    let trap = pages("[3 0 R]", "1", "/Contents 4 0 R", &[&deep]);
+    let mail = [
+        b"Subject: Bees\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n".as_slice(),
+        b"--x\nContent-Type: text/plain\n\nThe bees live behind the shed.\n",
+        b"--x\nContent-Type: application/pdf; name=trap.pdf\n\n",
+        &trap,
+        b"\n--x--\n",
+    ];
+    let text = read(mail.concat(), Format::Mail).await.unwrap().text;
+    assert!(text.contains("behind the shed") && text.contains("trap.pdf"), "{text}");
 }
 
 #[tokio::test]

@@ -37,10 +37,10 @@ async fn a_reader_that_takes_too_much_memory_is_ended() {
 
 #[tokio::test]
 async fn a_reader_that_takes_too_long_is_ended_whatever_it_does() {
+    // The clock's time and the caller's own are no fault of the document.
     let config = ExtractionConfig { timeout: Duration::from_millis(1), ..config() };
-    let refusal = refused(config.clone(), fixture("pdf/lorem-ipsum.pdf"), Format::Pdf).await;
-    assert_eq!(refusal, ExtractError::TimedOut { limit_ms: 1 });
-    // The caller's own time is no fault of the document.
+    let hurried = read_with(config, fixture("pdf/lorem-ipsum.pdf"), Format::Pdf).await;
+    assert!(matches!(hurried, Err(SandboxError::OutOfTime)), "{hurried:?}");
     let sandbox = ingest::extract::sandbox::Sandbox::new(crate::config());
     let job = ingest::extract::Job::new(Format::Pdf);
     let late = sandbox.extract(fixture("pdf/lorem-ipsum.pdf").into(), job, Deadline::after(Duration::ZERO)).await;

@@ -33,9 +33,14 @@ fn config() -> ExtractionConfig {
     ExtractionConfig { program, timeout: PATIENCE / 2, ..ExtractionConfig::default() }
 }
 
+/// Reads as the job says, within the usual limits.
+async fn sandboxed(bytes: Vec<u8>, job: Job) -> Result<Extracted, SandboxError> {
+    Sandbox::new(config()).extract(Bytes::from(bytes), job, Deadline::after(PATIENCE)).await
+}
+
 async fn read_with(config: ExtractionConfig, bytes: Vec<u8>, format: Format) -> Result<Extracted, SandboxError> {
     let limits = Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
-    let job = Job { format, charset: Charset::Unknown, limits };
+    let job = Job { charset: Charset::Unknown, limits, ..Job::new(format) };
     let read = Sandbox::new(config).extract(Bytes::from(bytes), job, Deadline::after(PATIENCE)).await;
     assert!(memory_peak() < MEMORY_BYTES_MAX, "this process took {} bytes", memory_peak());
     read

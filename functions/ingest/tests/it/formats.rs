@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ingest::chunk::{self, Chunk};
 use ingest::extract::{
-    Charset, ExtractError, Extracted, Format, Job, Limits,
+    Charset, ExtractError, Extracted, Format, Job,
     sandbox::{Sandbox, SandboxError},
 };
 use shared::{config::ExtractionConfig, deadline::Deadline};
@@ -21,7 +21,7 @@ async fn read(name: &str) -> Result<Extracted, ExtractError> {
     // A busy machine is no reason to fail: the processor's time is limited as usual.
     let (program, timeout) = (Some(env!("CARGO_BIN_EXE_ingest").into()), Duration::from_mins(2));
     let config = ExtractionConfig { program, timeout, ..ExtractionConfig::default() };
-    let job = Job { format, charset: Charset::Unknown, limits: Limits::default() };
+    let job = Job { charset: Charset::Unknown, ..Job::new(format) };
     let deadline = Deadline::after(Duration::from_mins(5));
     Sandbox::new(config).extract(bytes.into(), job, deadline).await.map_err(|error| match error {
         SandboxError::Document(error) => error,

@@ -6,7 +6,6 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::LazyLock,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use tokio::{
 };
 
 use super::{ARGUMENT, Answer, Order};
-use crate::extract::{ExtractError, Extracted, Job};
+use crate::extract::{Engines, ExtractError, Extracted, Format, Job};
 
 /// Bytes of an answer beside its text: the outline of a table has a block for each short row.
 const OUTLINE_BYTES_PER_TEXT_BYTE: usize = 3;
@@ -50,7 +49,7 @@ pub enum SandboxError {
     /// The document can not be read.
     #[error("the document can not be read")]
     Document(#[from] ExtractError),
-    /// The caller's time was over first: that is not the document's fault.
+    /// The caller's time was over first, or the clock's without the processor's: that is not the document's fault.
     #[error("the time was over before the document was read")]
     OutOfTime,
     /// The process could not be started, or not be talked to.
@@ -65,7 +64,8 @@ impl Sandbox {
         Self { config }
     }
 
-    /// Reads a document.
+    /// Reads a document. Where a format can be read in another way and the process ends over it, that is tried: what one
+    /// engine dies of, the other may read.
     ///
     /// # Errors
     /// See [`SandboxError`].
@@ -73,22 +73,40 @@ impl Sandbox {
         if bytes.len() > self.config.input_bytes_max {
             return Err(ExtractError::InputTooLarge { limit: self.config.input_bytes_max }.into());
         }
+        let alone = match (job.format, job.engines) {
+            (Format::Pdf, Engines::Both) => &[Engines::Second, Engines::First][..],
+            (Format::Mail, Engines::Both) => &[Engines::First],
+            _ => &[],
+        };
+        let mut read = self.read(&bytes, job.clone(), deadline).await;
+        for engines in alone {
+            match &read {
+                Err(SandboxError::Document(error)) if error.ended_the_reader() => {}
+                _ => break,
+            }
+            match self.read(&bytes, Job { engines: *engines, ..job.clone() }, deadline).await {
+                // The reason to tell is the first one. Time that is over now would be over at the next attempt as well.
+                Err(SandboxError::Document(_) | SandboxError::OutOfTime) => {}
+                other => read = other,
+            }
+        }
+        read
+    }
+
+    async fn read(&self, bytes: &[u8], job: Job, deadline: Deadline) -> Result<Extracted, SandboxError> {
         let place = timeout_at(deadline.instant(), PLACES.acquire()).await.map_err(|_| SandboxError::OutOfTime)?;
         let end = Instant::now() + self.config.timeout;
         let text_bytes_max = job.limits.text_bytes_max;
         let order = Order { job, memory_bytes_max: self.config.memory_bytes_max, cpu_s_max: self.config.cpu_s_max };
         let mut child = self.start()?;
-        let talk = talk(&mut child, &order, &bytes, text_bytes_max);
+        let talk = talk(&mut child, &order, bytes, text_bytes_max);
         let talked = timeout_at(end.min(deadline.instant()), talk).await;
         // Whatever it still does is of no use to anybody.
         child.start_kill().ok();
         let Ok(talked) = talked else {
             child.wait().await?;
-            return Err(if end <= deadline.instant() {
-                ExtractError::TimedOut { limit_ms: millis(self.config.timeout) }.into()
-            } else {
-                SandboxError::OutOfTime
-            });
+            // Not a finding about the document, which had less of the processor than it is given.
+            return Err(SandboxError::OutOfTime);
         };
         drop(place);
         let talked = talked?;
@@ -196,8 +214,4 @@ async fn read_up_to(pipe: Option<impl AsyncRead + Unpin>, bytes_max: usize, into
     let Some(pipe) = pipe else { return Ok(()) };
     pipe.take(bytes_max as u64).read_to_end(into).await?;
     Ok(())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
