@@ -15,6 +15,10 @@ const WHOLE_BODY_CHARS_MAX: usize = 2_000;
 /// An article shorter than this is not believed; the whole body is taken.
 const ARTICLE_CHARS_MIN: usize = 200;
 
+/// Of the text that a page itself marks as its main content, an article must have so much, in percent, to be believed.
+/// References and catalogues are no articles: of their many short parts Readability keeps a few.
+const MAIN_PERCENT_MIN: usize = 70;
+
 /// Marks a former `h1`: Readability makes every `h1` an `h2`, and the nesting would be lost.
 const TOP_HEADING: &str = "data-lockstep-h1";
 
@@ -32,10 +36,16 @@ pub(super) fn extract(html: &str) -> Result<Extracted, ExtractError> {
     let page_title = non_empty(document.select_single("head > title").text().as_ref())
         .or_else(|| non_empty(document.select_single("title").text().as_ref()));
 
-    let amount = amount_of_text(&document);
+    let amount = amount_of_text(&document, "body");
     let whole = amount.chars <= WHOLE_BODY_CHARS_MAX || amount.longest_bytes > RUN_BYTES_MAX;
     let article = if whole { None } else { article(document.clone()) };
-    let (text, title) = article.unwrap_or_else(|| (render(&document, "body"), None));
+    let (text, title) = match article {
+        Some((_, chars, title)) if chars * 100 < amount_of_text(&document, "main").chars * MAIN_PERCENT_MIN => {
+            (render(&document, "main"), title)
+        }
+        Some((text, _, title)) => (text, title),
+        None => (render(&document, "body"), None),
+    };
 
     let mut extracted = markdown::extract(text, 0)?;
     extracted.title = title.or(page_title).or(extracted.title);
@@ -47,8 +57,8 @@ pub(super) fn whole(html: &str) -> Result<Extracted, ExtractError> {
     markdown::extract(render(&html_parse::parse(html)?, "body"), 0)
 }
 
-/// The main content and the title that Readability finds, if it finds enough.
-fn article(document: Document) -> Option<(String, Option<String>)> {
+/// The main content that Readability finds, how many characters of it can be seen, and its title; if it finds enough.
+fn article(document: Document) -> Option<(String, usize, Option<String>)> {
     let config = Config {
         // JSON from the page, for a title that the page says elsewhere too.
         disable_json_ld: true,
@@ -59,8 +69,9 @@ fn article(document: Document) -> Option<(String, Option<String>)> {
     if article.length < ARTICLE_CHARS_MIN {
         return None;
     }
+    let amount = amount_of_text(&readability.doc, "#readability-page-1");
     let text = render(&readability.doc, "#readability-page-1");
-    Some((text, non_empty(&article.title)))
+    Some((text, amount.chars, non_empty(&article.title)))
 }
 
 fn render(document: &Document, root: &str) -> String {
@@ -85,10 +96,10 @@ struct Amount {
     longest_bytes: usize,
 }
 
-fn amount_of_text(document: &Document) -> Amount {
+fn amount_of_text(document: &Document, root: &str) -> Amount {
     let mut amount = Amount::default();
-    let body = document.select_single("body");
-    let mut open: Vec<NodeRef> = body.nodes().to_vec();
+    let root = document.select_single(root);
+    let mut open: Vec<NodeRef> = root.nodes().to_vec();
     while let Some(node) = open.pop() {
         if node.is_text() {
             let text = node.text();

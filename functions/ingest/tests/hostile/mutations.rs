@@ -11,7 +11,7 @@ use crate::{bombs::replaced, fixture, read};
 /// `make test` tries so many, `make fuzz` ten thousand.
 const MUTATIONS: usize = 300;
 
-const SAMPLES: [(&str, Format); 22] = [
+const SAMPLES: [(&str, Format); 26] = [
     ("pdf/lorem-ipsum.pdf", Format::Pdf),
     ("pdf/text_only_pdfa1b.pdf", Format::Pdf),
     ("pdf/T03_001_no-cross-reference-table.pdf", Format::Pdf),
@@ -23,6 +23,10 @@ const SAMPLES: [(&str, Format); 22] = [
     ("pptx/pptx_chart.pptx", Format::Pptx),
     ("xlsx/xlsx_05_table_with_title.xlsx", Format::Xlsx),
     ("xlsx/xlsx_06_edge_cases_.xlsx", Format::Xlsx),
+    ("doc/word_tables.doc", Format::Doc),
+    ("ppt/powerpoint_sample.ppt", Format::Ppt),
+    ("xls/xlsx_05_table_with_title.xls", Format::Xls),
+    ("rtf/word_tables.rtf", Format::Rtf),
     ("epub/lorem-ipsum.epub", Format::Epub),
     ("eml/eml_with_attachment.eml", Format::Mail),
     ("eml/family-day.eml", Format::Mail),

@@ -240,6 +240,24 @@ fn reads_in_time(format: Format, text: String) -> Result<Extracted, ExtractError
 }
 
 #[test]
+fn a_reference_keeps_the_short_parts_that_no_article_has() {
+    let method = |n: usize| {
+        format!(
+            "<section><h4 class=code-header>pub fn method_{n}(&amp;self, value: Kind{n}, other: Option&lt;Place{n}&gt;) -> Result{n}</h4>\
+             <div class=docblock><p>Does the work of step {n}, and no more than that, until all of it is done.</p></div></section>"
+        )
+    };
+    let methods: String = (0..40).map(method).collect();
+    let page =
+        format!("<body><nav>All crates</nav><main><h1>Struct Worker</h1>{methods}</main><footer>imprint</footer>");
+    let text = html(&page).text;
+    for n in 0..40 {
+        assert!(text.contains(&format!("step {n},")) && text.contains(&format!("Kind{n},")), "{n}: {text}");
+    }
+    assert!(!text.contains("imprint") && !text.contains("All crates"), "{text}");
+}
+
+#[test]
 fn hostile_html_is_refused_by_name() {
     let deep = reads_in_time(Format::Html, "<div>".repeat(500_000));
     assert_eq!(deep, Err(ExtractError::HtmlTooDeep { limit: 256 }));

@@ -43,7 +43,7 @@ fn headings_at(extracted: &Extracted, byte: usize) -> String {
 /// The words, the page of the chunk in which they stand, and its headings.
 type Expected = (&'static str, &'static [(&'static str, Option<u32>, &'static str)]);
 
-const EXPECTED: [Expected; 22] = [
+const EXPECTED: [Expected; 27] = [
     (
         "pdf/lorem-ipsum.pdf",
         &[("Proin lacinia cursus congue.", Some(1), ""), ("Aenean at erat elit, non venenatis justo.", Some(2), "")],
@@ -73,6 +73,25 @@ const EXPECTED: [Expected; 22] = [
             ("Final notes on the third slide.", Some(3), ""),
         ],
     ),
+    (
+        "doc/unit_test_headers.doc",
+        &[
+            ("Paragraph 1.1.1", None, "Section 1 > Section 1.1"),
+            ("Paragraph 1.2.3.1", None, "Section 1 > Section 1.2 > Section 1.2.3"),
+            ("Paragraph 2.1.2", None, "Section 2 > Section 2.1"),
+        ],
+    ),
+    ("doc/word_tables.doc", &[("| Cell 1.0 | Merged Cell 1.1 1.2 |  |", None, "Test with tables")]),
+    (
+        "ppt/powerpoint_sample.ppt",
+        &[
+            ("With footnote", Some(1), "Test Table Slide"),
+            ("Let’s introduce a list", Some(2), "Second slide title"),
+            ("Final notes on the third slide.", Some(3), "Slide 3"),
+        ],
+    ),
+    ("xls/xlsx_05_table_with_title.xls", &[("| 2024 | 180 |", Some(1), "Duck Observations")]),
+    ("rtf/word_tables.rtf", &[("| Cell 1.0 | Cell 1.1 | Cell 1.2 |", None, "")]),
     ("pptx/pptx_chart.pptx", &[("2026: 10, 20, 30", Some(2), "Quarterly revenue")]),
     ("pptx/powerpoint_comments.pptx", &[("favorite package manager", Some(2), "Start")]),
     ("xlsx/xlsx_05_table_with_title.xlsx", &[("| 2024 | 180 |", Some(1), "Duck Observations")]),
@@ -103,11 +122,16 @@ async fn samples_give_their_words_on_their_page_and_under_their_headings() {
 #[tokio::test]
 async fn every_fixture_is_read_or_refused_with_a_reason() {
     let refused = [
+        ("doc/encrypted.doc", "password_protected"),
+        ("docx/encrypted.docx", "password_protected"),
         ("pdf/encryption_openpassword.pdf", "password_protected"),
+        ("xls/encrypted.xls", "password_protected"),
+        ("xlsx/encrypted.xlsx", "password_protected"),
         ("pdf/T02-02_002_page-tree-kids-links-recursive.pdf", "malformed_document"),
         ("pdf/T02-05-01_013_stream-keyword-missing.pdf", "malformed_document"),
     ];
-    for folder in ["csv", "docx", "eml", "epub", "html", "markdown", "pdf", "pptx", "xlsx"] {
+    for folder in ["csv", "doc", "docx", "eml", "epub", "html", "markdown", "pdf", "ppt", "pptx", "rtf", "xls", "xlsx"]
+    {
         let path = format!("{}/tests/fixtures/{folder}", env!("CARGO_MANIFEST_DIR"));
         for entry in std::fs::read_dir(path).unwrap() {
             let name = format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap());
