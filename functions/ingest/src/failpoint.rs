@@ -21,10 +21,17 @@ pub const POINTS: [&str; 16] = [
     DELETE_COMMITTED,
 ];
 
+/// The points of a text that is read part by part, between [`CLAIM_COMMITTED`] and [`STAGE_BEFORE`]: once for each part.
+pub const POINTS_OF_A_PART: [&str; 2] = [PART_BEFORE, PART_COMMITTED];
+
 /// Nothing is done.
 pub const CLAIM_BEFORE: &str = "claim.before";
 /// There is a claimed revision under a lease, without chunks.
 pub const CLAIM_COMMITTED: &str = "claim.committed";
+/// A part is read and cut.
+pub const PART_BEFORE: &str = "part.before";
+/// A part's chunks are committed, and how far the text is read.
+pub const PART_COMMITTED: &str = "part.committed";
 /// The chunks are cut.
 pub const STAGE_BEFORE: &str = "stage.before";
 /// The chunks are committed, with their ids; what was older and unfinished is gone.
@@ -57,7 +64,7 @@ pub const DELETE_COMMITTED: &str = "delete.committed";
 /// The process is at this point. Does nothing, unless a test has configured the point (`fail::cfg_callback`).
 #[cfg(all(feature = "failpoints", debug_assertions))]
 pub(crate) fn reached(point: &'static str) {
-    debug_assert!(POINTS.contains(&point), "{point} is not listed");
+    debug_assert!(POINTS.contains(&point) || POINTS_OF_A_PART.contains(&point), "{point} is not listed");
     fail::fail_point!(point);
 }
 

@@ -80,7 +80,9 @@ async fn go_on(app: &App, lease: Lease, parted: &PartedObject, deadline: Deadlin
             Ok(done) => done.map_err(IngestError::Panicked)??,
             Err(_) => return Ok(Progress::OutOfTime),
         };
+        reached(failpoint::PART_BEFORE);
         cursor = store(app, lease, cursor, length as u64, chunks).await?;
+        reached(failpoint::PART_COMMITTED);
     }
     if cursor.chunks == 0 {
         return Err(ExtractError::Empty.into());

@@ -32,6 +32,7 @@ mod members;
 mod metrics;
 mod migrations;
 mod oracle;
+mod parts;
 mod postgres_faults;
 mod qdrant_faults;
 mod query;

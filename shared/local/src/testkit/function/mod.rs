@@ -1,5 +1,6 @@
 //! A function as a process of its own, so that it can be killed while the stores stay: `ingest`, configured by the
-//! environment as in the cloud, with the quick embedder; `POST /sweep` beside its routes is what a schedule starts. Told to
+//! environment as in the cloud, with the quick embedder; `POST /sweep` beside its routes is what a schedule starts, and
+//! `POST /events` takes what a bucket or a queue tells. Told to
 //! stop at `auth`, it is that function instead, and does not stop.
 //!
 //! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
@@ -19,7 +20,13 @@ use std::{
     thread,
 };
 
-use axum::{Router, extract::State, routing::post};
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::StatusCode;
 
 use ingest::SweeperEvent;
 use shared::{
@@ -103,8 +110,9 @@ async fn serve(auth: bool) -> Result<(), Failure> {
     let router = if auth {
         auth_router(app).map_err(Failure::because("auth does not start"))?
     } else {
-        let sweeper = Router::new().route("/sweep", post(sweep)).with_state(app.clone());
-        ingest::router(app).merge(sweeper)
+        let triggered =
+            Router::new().route("/sweep", post(sweep)).route("/events", post(events)).with_state(app.clone());
+        ingest::router(app).merge(triggered)
     };
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
@@ -120,6 +128,15 @@ fn auth_router(app: App) -> Result<Router, ConfigError> {
 async fn sweep(State(app): State<App>) -> Result<Json<ingest::Done>, Problem> {
     let deadline = Deadline::after(app.config.limits.request_timeout);
     Ok(Json(ingest::sweeper(&app, SweeperEvent::default(), deadline).await?))
+}
+
+/// What a queue would hand over, within a request's time.
+async fn events(State(app): State<App>, axum::Json(event): axum::Json<serde_json::Value>) -> Result<Response, Problem> {
+    let deadline = Deadline::after(app.config.limits.request_timeout);
+    match ingest::events::events(&app, event, deadline).await {
+        Ok(answer) => Ok(axum::Json(answer).into_response()),
+        Err(error) => Ok((StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()),
+    }
 }
 
 fn app(config: Config) -> Result<App, Failure> {

@@ -43,6 +43,10 @@ impl Function {
             command.env("EMBEDDING_URL", base_url).env("EMBEDDING_MODEL", model);
             command.env("EMBEDDING_DIMENSION", dimension.to_string());
         }
+        if let (Some(endpoint), Some((id, secret))) = (&config.objects.endpoint, &config.objects.credentials) {
+            command.env("S3_ENDPOINT", endpoint).env("S3_ACCESS_KEY_ID", id);
+            command.env("S3_SECRET_ACCESS_KEY", secret.expose_secret());
+        }
         let mut child = command
             .args(arguments)
             .env("DATABASE_URL", config.database.url.expose_secret())
