@@ -61,6 +61,11 @@ bench-audit: setup ## Measure the drift audit's memory (POINTS=1000000)
 	@cargo build --package local --bins
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
 
+.PHONY: bench-large
+bench-large: setup ## Measure the ingestion of a long text in pieces of a minute (MEGABYTES=100)
+	@cargo build --package local --bins
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-large --megabytes $(or $(MEGABYTES),100)
+
 .PHONY: fuzz
 fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
 	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture

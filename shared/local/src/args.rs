@@ -14,6 +14,7 @@ usage: lockstep up [options]
        lockstep eval [options] DATASET...
        lockstep soak [--minutes N] [--seed N]
        lockstep bench-audit [--points N]
+       lockstep bench-large [--megabytes N]
        lockstep ingest PATH... [options]
 
 up: the whole stack
@@ -23,6 +24,7 @@ up: the whole stack
   --quiet       no demo, and nothing on standard output but one line with the URL
   --minutes N   how long random schedules are tried (default: 20)
   --points N    how many points are audited (default: 1,000,000)
+  --megabytes N how long a text is ingested in pieces (default: 100)
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
 
@@ -66,6 +68,9 @@ const MINUTES: u64 = 20;
 /// Points that are audited where nothing else is said.
 const POINTS: u32 = 1_000_000;
 
+/// How long a text is ingested unless told: what the service promises to take.
+const MEGABYTES: usize = 100;
+
 /// What is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
@@ -86,6 +91,11 @@ pub enum Command {
     BenchAudit {
         /// So many points.
         points: u32,
+    },
+    /// Measures the ingestion of a long text.
+    BenchLarge {
+        /// Of so many megabytes.
+        megabytes: usize,
     },
     /// Sending files.
     Ingest(bulk::Options),
@@ -122,10 +132,13 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
         return parse_ingest(parser).map_err(wrong);
     }
     let (mut command, mut collections) = (None, None);
-    let (mut minutes, mut seed, mut points) = (MINUTES, None, POINTS);
+    let (mut minutes, mut seed, mut points, mut megabytes) = (MINUTES, None, POINTS, MEGABYTES);
     while let Some(word) = parser.next().map_err(wrong)? {
         match word {
-            Arg::Value(word) if command.is_none() && ["up", "soak", "bench-audit"].iter().any(|name| word == *name) => {
+            Arg::Value(word)
+                if command.is_none()
+                    && ["up", "soak", "bench-audit", "bench-large"].iter().any(|name| word == *name) =>
+            {
                 command = Some(word);
             }
             Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
@@ -156,6 +169,7 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
             Arg::Long("minutes") => minutes = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("seed") => seed = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?),
             Arg::Long("points") => points = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
+            Arg::Long("megabytes") => megabytes = parser.value().and_then(|value| value.parse()).map_err(wrong)?,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             other => return Err(wrong(other.unexpected())),
         }
@@ -165,6 +179,7 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
         (None, Some("up")) => Command::Up(options),
         (None, Some("soak")) => Command::Soak { minutes, seed },
         (None, Some("bench-audit")) => Command::BenchAudit { points },
+        (None, Some("bench-large")) => Command::BenchLarge { megabytes },
         (None, _) => Command::Help,
     })
 }

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Eval(options) => eval::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Soak { minutes, seed } => soak::run(minutes, seed).map(|()| ExitCode::SUCCESS),
         Command::BenchAudit { points } => soak::bench_audit(points).map(|()| ExitCode::SUCCESS),
+        Command::BenchLarge { megabytes } => soak::bench_large(megabytes).map(|()| ExitCode::SUCCESS),
         Command::Ingest(options) => Ok(if bulk::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Help => {
             println!("{USAGE}");

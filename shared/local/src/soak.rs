@@ -1,12 +1,13 @@
 //! What is measured and tried for longer than a test may take: `lockstep soak`, random schedules (see
-//! [`crate::testkit::soak`]), and `lockstep bench-audit`, the audit's memory (see [`crate::testkit::drift`]).
+//! [`crate::testkit::soak`]), `lockstep bench-audit`, the audit's memory (see [`crate::testkit::drift`]), and `lockstep bench-large`, that of a long
+//! text's ingestion (see [`crate::testkit::large`]).
 
 use std::time::{Duration, Instant};
 
 use crate::{
     failure::Failure,
     testkit::{
-        drift,
+        drift, large,
         soak::{Size, Soak, Total},
     },
 };
@@ -43,6 +44,22 @@ pub fn bench_audit(points: u32) -> Result<(), Failure> {
     }
     let peak = measured.iter().map(|measured| measured.peak_kib).max().unwrap_or_default();
     if peak > PEAK_KIB_MAX { Err(Failure::new(format!("{peak} KiB are more than {PEAK_KIB_MAX}"))) } else { Ok(()) }
+}
+
+/// The most that a function with half a gigabyte may hold beside the embedding model's quarter, in KiB.
+const LARGE_PEAK_KIB_MAX: u64 = 256 * 1024;
+
+/// Measures the ingestion of a text of so many megabytes, in pieces of a minute.
+///
+/// # Errors
+/// When it takes more memory than it may.
+pub fn bench_large(megabytes: usize) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::because("the runtime can not start"))?;
+    let measured = runtime.block_on(large::measure(megabytes, |said| eprintln!("bench-large: {said}")));
+    println!("{measured}");
+    let peak = measured.peak_kib;
+    if peak > LARGE_PEAK_KIB_MAX { Err(Failure::new(format!("{peak} KiB are too many"))) } else { Ok(()) }
 }
 
 async fn rounds(minutes: u64, seed: Option<u64>) -> Result<(), Failure> {

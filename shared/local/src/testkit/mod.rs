@@ -16,6 +16,8 @@ mod consistency;
 pub mod drift;
 mod embedder;
 pub mod function;
+mod inbox;
+pub mod large;
 mod postgres_proxy;
 mod proxy;
 mod qdrant_proxy;
@@ -27,6 +29,7 @@ pub use self::{
     app::{Parts, TestApp, TestUser},
     bucket::TestBucket,
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
+    inbox::{Inbox, long_text},
     postgres_proxy::{Cut, PostgresProxy},
     proxy::TcpProxy,
     qdrant_proxy::{Call, Fault, QdrantProxy},

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Write,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,15 +10,8 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream};
 use ingest::failpoint;
-use local::{
-    folder::TempFolder,
-    queue::Queue,
-    s3,
-    testkit::{HashEmbedder, TestApp, TestUser},
-};
-use reqwest::Client;
+use local::testkit::{HashEmbedder, Inbox, TestApp, TestUser, long_text};
 use serde_json::{Value, json};
-use shared::{config::ObjectsConfig, objects::ObjectId};
 use uuid::Uuid;
 
 use crate::{
@@ -43,69 +35,28 @@ const PARAGRAPHS: usize = 14_000;
 struct World {
     app: TestApp,
     user: TestUser,
-    client: Client,
-    // It has the bucket's files.
-    _folder: TempFolder,
-}
-
-fn long_text() -> String {
-    let mut text = String::new();
-    for n in 0..PARAGRAPHS {
-        writeln!(text, "Paragraph {n} tells of lamp {n}. {}\n", "It is tall, lit, and made of brass. ".repeat(9))
-            .unwrap();
-    }
-    text
+    inbox: Inbox,
 }
 
 impl World {
     async fn start() -> Self {
-        let folder = TempFolder::new().unwrap();
-        let bucket = s3::open(folder.path(), Queue::default()).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(axum::serve(listener, bucket.router).into_future());
+        let inbox = Inbox::start().await;
         let app = TestApp::with(|parts| {
             parts.embedder = Arc::new(HashEmbedder::default());
             parts.config.limits.request_timeout = REQUEST_TIMEOUT;
-            parts.config.objects = ObjectsConfig {
-                endpoint: Some(endpoint),
-                credentials: Some((s3::ACCESS_KEY.to_owned(), bucket.secret_key.into())),
-                ..ObjectsConfig::default()
-            };
+            parts.config.objects = inbox.config.clone();
         })
         .await;
         let user = app.register("ann").await;
-        Self { app, user, client: Client::new(), _folder: folder }
-    }
-
-    fn object(&self) -> ObjectId {
-        let key = format!("{}/long.txt", self.user.knowledge_base);
-        ObjectId { bucket: s3::INBOX.to_owned(), key, version: None }
+        Self { app, user, inbox }
     }
 
     async fn put(&self, text: String) {
-        let objects = &self.app.app.objects;
-        let size = text.len() as u64;
-        let put = objects.presign_put(&self.object(), "text/plain", size, Duration::from_mins(1)).await.unwrap();
-        let mut request = self.client.put(put.url).body(text);
-        for (name, value) in put.headers {
-            request = request.header(name, value);
-        }
-        request.send().await.unwrap().error_for_status().unwrap();
+        self.inbox.put(self.user.knowledge_base, text).await;
     }
 
-    /// What the queue hands over of the object's change number `n`.
     fn event(&self, n: u32) -> Value {
-        let object = self.object();
-        let body = json!({ "Records": [{
-            "eventSource": "aws:s3",
-            "eventName": "ObjectCreated:Put",
-            "s3": {
-                "bucket": { "name": object.bucket },
-                "object": { "key": object.key, "sequencer": format!("{n:016X}") },
-            },
-        }]});
-        json!({ "Records": [{ "messageId": "1", "eventSource": "aws:sqs", "body": body.to_string() }] })
+        Inbox::event(self.user.knowledge_base, n)
     }
 
     async fn chunks(&self) -> BTreeSet<Uuid> {
@@ -149,7 +100,7 @@ impl Case {
         let former = world.chunks().await;
         assert_eq!(former.len(), 1);
 
-        let text = long_text();
+        let text = long_text(PARAGRAPHS);
         world.put(text.clone()).await;
         let mut config = shared::config::Config::clone(&app.app.config);
         config.database.url = shared::db::migrations::as_app_role(app.database_url());
