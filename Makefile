@@ -88,8 +88,8 @@ lint: tools ## Check format and lints, in both workspaces
 .PHONY: build
 build: tools ## Pack the functions for Lambda into dist/ (on this machine's architecture)
 	@cargo build --release --package auth --package ingest --package query --bins
-	@mkdir -p dist && $(MODEL) && for function in auth ingest ingest-events sweeper query query-stream; do \
-		model="$$EMBEDDING_MODEL_DIR"; if [[ $$function == auth ]]; then model=; fi; \
+	@mkdir -p dist && $(MODEL) && for function in auth migrate ingest ingest-events sweeper query query-stream; do \
+		model="$$EMBEDDING_MODEL_DIR"; if [[ $$function == auth || $$function == migrate ]]; then model=; fi; \
 		shared/local/zip/zip "dist/$$function.zip" "$$CARGO_TARGET_DIR/release/$$function" $${model:+"$$model"} || exit 1; \
 	done
 

@@ -4,7 +4,7 @@
 //! [`accounts`] and [`knowledge_bases`] decide, [`users`] and [`audit`] are the statements, [`hashing`] and [`signer`] the cryptography,
 //! and [`problem`] turns an [`error::AuthError`] into an answer. Only [`signer`] has the private key, only
 //! [`hashing`] names `argon2`, and only [`users`], [`audit`] and [`knowledge_bases`] hold SQL; [`api_keys`], [`members`],
-//! [`sessions`], [`codes`], [`limits`] and [`backoff`] hold their own. [`mailboxes`] is what is proved by mail, [`mail`] what sends it.
+//! [`sessions`], [`codes`], [`limits`] and [`backoff`] hold their own. [`mailboxes`] is what is proved by mail, [`mail`] what sends it. [`migrate`] is a function of its own.
 
 pub mod accounts;
 pub mod api_keys;
@@ -20,6 +20,7 @@ pub mod limits;
 pub mod mail;
 pub mod mailboxes;
 pub mod members;
+pub mod migrate;
 pub mod password;
 pub mod problem;
 pub mod routes;

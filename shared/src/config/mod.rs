@@ -58,15 +58,12 @@ impl Config {
     /// # Errors
     /// When a variable that is needed is missing, or one has a value that it does not take.
     pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
-        let mut database = DatabaseConfig::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
-        database.ca_file = parsed("DATABASE_CA_FILE")?;
-        database.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(database.pool_max);
         let mut qdrant = QdrantConfig::at(required("QDRANT_URL", text("QDRANT_URL")?)?);
         qdrant.api_key = secret("QDRANT_API_KEY", secrets).await?;
         qdrant.prefix = text("QDRANT_PREFIX")?.unwrap_or(qdrant.prefix);
         let defaults = Limits::default();
         Ok(Self {
-            database,
+            database: DatabaseConfig::from_env(secrets).await?,
             qdrant,
             embedding: EmbeddingConfig::from_env(secrets).await?,
             embedding_next: EmbeddingConfig::next_from_env(secrets).await?,

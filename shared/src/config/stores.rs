@@ -1,8 +1,11 @@
 //! The two stores.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
+
+use super::variables::{ConfigError, parsed, required, secret};
+use crate::secrets::SecretSource;
 
 /// Where PostgreSQL is, and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -22,6 +25,17 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// Reads the environment: all that migrations need.
+    ///
+    /// # Errors
+    /// As [`super::Config::from_env`].
+    pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
+        let mut config = Self::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
+        config.ca_file = parsed("DATABASE_CA_FILE")?;
+        config.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(config.pool_max);
+        Ok(config)
+    }
+
     /// The defaults for a database under `url`.
     #[must_use]
     pub fn at(url: SecretString) -> Self {

@@ -29,12 +29,13 @@ pub enum MigrationError {
     #[error("PostgreSQL can not be reached")]
     Connect(#[from] tokio_postgres::Error),
     /// A migration failed, or a file that was applied has changed since.
-    #[error("a migration failed, or an applied file has changed or is missing")]
+    #[error("a migration failed, or an applied file has changed")]
     Migrate(#[from] refinery::Error),
 }
 
 /// Applies what is missing and returns how many migrations that were. Safe to run again and from several processes at
-/// once: the others wait. A file that was applied and has changed since, or is missing, is refused.
+/// once: the others wait. A file that was applied and has changed since is refused. A schema that
+/// is newer than this program stays as it is.
 ///
 /// # Errors
 /// See [`MigrationError`].
@@ -51,7 +52,8 @@ pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
     let report = embedded::migrations::runner()
         .set_target(Target::Latest)
         .set_abort_divergent(true)
-        .set_abort_missing(true)
+        // A version that is gone back to finds a schema that is newer than it knows, and leaves it so.
+        .set_abort_missing(false)
         .run_async(&mut client)
         .await?;
     client.batch_execute(GRANTS).await?;
