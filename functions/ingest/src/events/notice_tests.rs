@@ -57,6 +57,10 @@ fn what_stand_ins_leave_out_is_not_missed() {
         "s3": {"bucket": {"name": "inbox"}, "object": {"key": "kb%2Fa%2Bb+c.txt", "sequencer": "01"}},
     }]});
     assert_eq!(read(&event).unwrap(), [notice(Kind::Created, "kb/a+b c.txt", None, "01")]);
+    // As moto 5.2.1 sends them, also without a sequencer.
+    let put = read_file(include_str!("../../tests/fixtures/events/moto-put.json"));
+    assert_eq!(put, [notice(Kind::Created, "01a2115b-db66-77bb-9541-8d63fe3b67cd/a b+ü.txt", None, "")]);
+    assert_eq!(read_file(include_str!("../../tests/fixtures/events/moto-test.json")), []);
 }
 
 #[test]
