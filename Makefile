@@ -14,6 +14,8 @@ QDRANT = $(if $(QDRANT_URL),true,LOCAL_QDRANT_BIN="$${LOCAL_QDRANT_BIN:-$$(share
 MODEL = EMBEDDING_MODEL_DIR="$${EMBEDDING_MODEL_DIR:-$$(shared/local/model/build)}" && export EMBEDDING_MODEL_DIR
 POSTGRES = $(if $(DATABASE_URL),true,POSTGRES_BIN="$${POSTGRES_BIN:-$$(shared/local/postgres/fetch)}" && export POSTGRES_BIN)
 PARTS = $(MODEL) && $(POSTGRES) && $(QDRANT)
+# Only tests need it.
+MOTO = MOTO_SERVER="$$(shared/local/moto/fetch)" && export MOTO_SERVER
 
 .PHONY: help
 help: ## List the commands
@@ -48,7 +50,7 @@ ingest: tools ## Send all files below DIR to the running stack (URL=http://127.0
 
 .PHONY: test
 test: setup ## Run all tests, against real stores
-	@$(PARTS) && cargo test --workspace
+	@$(MOTO) && $(PARTS) && cargo test --workspace
 	@shared/local/qdrant/build test
 
 .PHONY: soak

@@ -4,11 +4,13 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::{
-    Client, RequestBuilder, Response, Url,
+    Client, RequestBuilder, Response, StatusCode, Url,
     header::{HeaderMap, RETRY_AFTER},
     redirect,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
+
+use crate::secrets::Credential;
 
 /// What of a refusal's body goes into an error.
 const DETAIL_CHARS_MAX: usize = 300;
@@ -17,7 +19,7 @@ const DETAIL_CHARS_MAX: usize = 300;
 #[derive(Debug)]
 pub struct Endpoint {
     url: Url,
-    api_key: Option<SecretString>,
+    api_key: Option<Credential>,
     client: Client,
 }
 
@@ -44,7 +46,7 @@ impl Endpoint {
     pub fn new(
         base_url: &str,
         path: &str,
-        api_key: Option<SecretString>,
+        api_key: Option<Credential>,
         connect_timeout: Duration,
     ) -> Result<Self, InvalidEndpoint> {
         let url =
@@ -56,12 +58,27 @@ impl Endpoint {
         Ok(Self { url, api_key, client })
     }
 
-    /// A `POST`, still without a body.
+    /// A `POST`, still without body and key; for [`Self::send`].
     pub fn post(&self) -> RequestBuilder {
-        let request = self.client.post(self.url.clone());
-        match &self.api_key {
-            Some(key) => request.bearer_auth(key.expose_secret()),
-            None => request,
+        self.client.post(self.url.clone())
+    }
+
+    /// Sends it with the key. One that is refused (401, 403) may have been rotated: then it is read again, and the request is
+    /// sent once more.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
+        let Some(key) = &self.api_key else { return request.send().await };
+        let again = request.try_clone();
+        let shown = key.now();
+        let response = request.bearer_auth(shown.expose_secret()).send().await?;
+        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        match again {
+            Some(again) if refused && key.renew(&shown).await => {
+                again.bearer_auth(key.now().expose_secret()).send().await
+            }
+            _ => Ok(response),
         }
     }
 
@@ -72,7 +89,8 @@ impl Endpoint {
 
     /// Some endpoints repeat the key when they refuse it.
     fn redact(&self, body: &str) -> String {
-        let key = self.api_key.as_ref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty());
+        let key = self.api_key.as_ref().map(Credential::now);
+        let key = key.as_deref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty());
         let body = key.map_or_else(|| body.to_owned(), |key| body.replace(key, "[key]"));
         body.chars().take(DETAIL_CHARS_MAX).collect()
     }

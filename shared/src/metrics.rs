@@ -14,6 +14,7 @@
 //! | `degraded` | counter | `dependency` | answers that had to do without it |
 //! | `llm_tokens` | counter | `direction` | tokens that a language model read (`input`) and wrote (`output`) |
 //! | `ingested_chunks`, `ingested_bytes` | counter | | of revisions that became active: chunks that were embedded, bytes of the sources |
+//! | `secret_failures` | counter | | secrets that could not be read, do not hold, or are refused although they were read again |
 //! | `sweeps` | counter | | the sweeper's heartbeat |
 //! | `drift_missing`, `drift_orphans`, `drift_mislinked` | gauge | | what the last audit of everything found |
 //! | `removals_withheld` | gauge | | orphans that wait for an operator |
@@ -105,6 +106,24 @@ pub fn ingested(chunks: u64, bytes: u64) {
 /// The sweeper has run.
 pub fn sweep() {
     counter!("sweeps").increment(1);
+}
+
+/// What is wrong with a secret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SecretFailure {
+    /// Secrets Manager does not give it.
+    Unreadable,
+    /// Its value has not the form that it must have.
+    Invalid,
+    /// Whom it is presented to refuses it, and reading it again brings no other.
+    Refused,
+}
+
+/// A secret does not do its work.
+pub fn secret_failure(reason: SecretFailure) {
+    // Without a label: an alarm looks at one series for each function. The log says which secret, and why.
+    tracing::debug!(?reason, "a secret does not do its work");
+    counter!("secret_failures").increment(1);
 }
 
 /// What an audit of everything found.

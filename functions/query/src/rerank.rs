@@ -94,7 +94,7 @@ impl HttpReranker {
             }),
             RerankForm::Tei => request.json(&TeiQuestion { query: question, texts, truncate: true }),
         };
-        let response = request.send().await.map_err(unavailable)?;
+        let response = self.endpoint.send(request).await.map_err(unavailable)?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
         }

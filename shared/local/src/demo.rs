@@ -106,11 +106,14 @@ impl Demo<'_> {
     /// A token of the demo's account: registered once, then signed in to.
     async fn sign_in(&self, password: &str) -> Result<String, Failure> {
         let body = json!({ "email": EMAIL, "password": password });
-        let log_in = self.client.post(self.path("/auth/login")).json(&body);
-        let register = self.client.post(self.path("/auth/register")).json(&body);
-        let answer = match self.send(log_in).await {
+        let post = |path| self.client.post(self.path(path)).json(&body);
+        let answer = match self.send(post("/auth/login")).await {
             Ok((_, answer)) => answer,
-            Err(_) => self.send(register).await?.1,
+            Err(_) => match self.send(post("/auth/register")).await {
+                Ok((_, answer)) => answer,
+                // Somebody else has registered it meanwhile: the stack itself, which has just started.
+                Err(refused) => self.send(post("/auth/login")).await.map_err(|_| refused)?.1,
+            },
         };
         let token = answer.get("access_token").and_then(Value::as_str).map(ToOwned::to_owned);
         token.ok_or_else(|| Failure::new("signing in gave no token"))

@@ -15,7 +15,7 @@ pub use stores::{DatabaseConfig, QdrantConfig};
 pub use variables::ConfigError;
 
 use crate::secrets::SecretSource;
-use variables::{parsed, required, secret, text};
+use variables::{credential, parsed, required, text};
 
 /// The largest request body that arrives: Lambda refuses synchronous payloads above 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
@@ -59,7 +59,7 @@ impl Config {
     /// When a variable that is needed is missing, or one has a value that it does not take.
     pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let mut qdrant = QdrantConfig::at(required("QDRANT_URL", text("QDRANT_URL")?)?);
-        qdrant.api_key = secret("QDRANT_API_KEY", secrets).await?;
+        qdrant.api_key = credential("QDRANT_API_KEY", secrets).await?;
         qdrant.prefix = text("QDRANT_PREFIX")?.unwrap_or(qdrant.prefix);
         let defaults = Limits::default();
         Ok(Self {

@@ -2,10 +2,8 @@
 
 use std::{num::NonZero, path::PathBuf, str::FromStr, sync::Arc};
 
-use secrecy::SecretString;
-
-use super::variables::{ConfigError, parsed, required, secret, text};
-use crate::secrets::SecretSource;
+use super::variables::{ConfigError, credential, parsed, required, text};
+use crate::secrets::{Credential, SecretSource};
 
 /// What turns text into vectors.
 #[derive(Clone, Debug)]
@@ -26,7 +24,7 @@ pub enum EmbeddingConfig {
         /// The dimension of its vectors.
         dimension: usize,
         /// Sent as bearer token.
-        api_key: Option<SecretString>,
+        api_key: Option<Credential>,
     },
 }
 
@@ -41,7 +39,7 @@ impl EmbeddingConfig {
                 base_url,
                 model: required("EMBEDDING_MODEL", text("EMBEDDING_MODEL")?)?,
                 dimension: required("EMBEDDING_DIMENSION", parsed("EMBEDDING_DIMENSION")?)?,
-                api_key: secret("EMBEDDING_API_KEY", secrets).await?,
+                api_key: credential("EMBEDDING_API_KEY", secrets).await?,
             });
         }
         let dir = parsed("EMBEDDING_MODEL_DIR")?.unwrap_or_else(|| "model".into());
@@ -59,7 +57,7 @@ impl EmbeddingConfig {
                 base_url,
                 model: required("EMBEDDING_NEXT_MODEL", text("EMBEDDING_NEXT_MODEL")?)?,
                 dimension: required("EMBEDDING_NEXT_DIMENSION", parsed("EMBEDDING_NEXT_DIMENSION")?)?,
-                api_key: secret("EMBEDDING_NEXT_API_KEY", secrets).await?,
+                api_key: credential("EMBEDDING_NEXT_API_KEY", secrets).await?,
             }));
         }
         let dir = parsed("EMBEDDING_NEXT_MODEL_DIR")?;
@@ -102,7 +100,7 @@ impl AnswersConfig {
             (Some(base_url), _) => Some(LlmConfig::OpenAi {
                 base_url,
                 model: required("LLM_MODEL", text("LLM_MODEL")?)?,
-                api_key: secret("LLM_API_KEY", secrets).await?,
+                api_key: credential("LLM_API_KEY", secrets).await?,
             }),
             (None, Some(model)) => Some(LlmConfig::Bedrock { model }),
             (None, None) => None,
@@ -112,7 +110,7 @@ impl AnswersConfig {
                 base_url,
                 form: parsed("RERANK_FORM")?.unwrap_or_default(),
                 model: text("RERANK_MODEL")?,
-                api_key: secret("RERANK_API_KEY", secrets).await?,
+                api_key: credential("RERANK_API_KEY", secrets).await?,
             }),
             None => None,
         };
@@ -131,7 +129,7 @@ pub enum LlmConfig {
         /// The model's name, as the endpoint knows it.
         model: String,
         /// Sent as bearer token.
-        api_key: Option<SecretString>,
+        api_key: Option<Credential>,
     },
     /// Amazon Bedrock, with the function's own credentials.
     Bedrock {
@@ -150,7 +148,7 @@ pub struct RerankConfig {
     /// The model's name, as the endpoint knows it.
     pub model: Option<String>,
     /// Sent as bearer token.
-    pub api_key: Option<SecretString>,
+    pub api_key: Option<Credential>,
 }
 
 /// The forms of rerankers' requests and answers.

@@ -4,14 +4,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-use super::variables::{ConfigError, parsed, required, secret};
-use crate::secrets::SecretSource;
+use super::variables::{ConfigError, entry, parsed, required, secret};
+use crate::secrets::{Credential, Entry, SecretSource};
 
 /// Where PostgreSQL is, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database?sslmode=...`
     pub url: SecretString,
+    /// The entry that it was read from, if it was one: its password may be rotated.
+    pub url_entry: Option<Entry>,
     /// Certificate authorities beside the public ones, as PEM.
     pub ca_file: Option<PathBuf>,
     /// Connections of one container.
@@ -31,6 +33,7 @@ impl DatabaseConfig {
     /// As [`super::Config::from_env`].
     pub async fn from_env(secrets: &Arc<dyn SecretSource>) -> Result<Self, ConfigError> {
         let mut config = Self::at(required("DATABASE_URL", secret("DATABASE_URL", secrets).await?)?);
+        config.url_entry = entry("DATABASE_URL", secrets)?;
         config.ca_file = parsed("DATABASE_CA_FILE")?;
         config.pool_max = parsed("DATABASE_POOL_MAX")?.unwrap_or(config.pool_max);
         Ok(config)
@@ -41,6 +44,7 @@ impl DatabaseConfig {
     pub fn at(url: SecretString) -> Self {
         Self {
             url,
+            url_entry: None,
             ca_file: None,
             pool_max: 8,
             // Longer than a transaction takes; who waits longer stands behind a crowd, and had better come back.
@@ -57,7 +61,7 @@ pub struct QdrantConfig {
     /// The gRPC endpoint: `http://host:6334`.
     pub url: String,
     /// Sent with every request.
-    pub api_key: Option<SecretString>,
+    pub api_key: Option<Credential>,
     /// Begins the names of all collections and aliases, so that installations can share a server.
     pub prefix: String,
     /// How long one request may take.

@@ -4,7 +4,7 @@ use std::{env, error::Error, str::FromStr, sync::Arc};
 
 use secrecy::SecretString;
 
-use crate::secrets::{Entry, SecretError, SecretSource};
+use crate::secrets::{Credential, Entry, SecretError, SecretSource};
 
 /// A configuration that does not hold; names the variable.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,15 @@ pub(super) async fn secret(
         }
         None => Ok(None),
     }
+}
+
+/// The secret `name`, with the entry that it is read from again when it is refused.
+pub(super) async fn credential(
+    name: &'static str,
+    secrets: &Arc<dyn SecretSource>,
+) -> Result<Option<Credential>, ConfigError> {
+    let entry = entry(name, secrets)?;
+    Ok(secret(name, secrets).await?.map(|value| Credential::new(value, entry)))
 }
 
 /// The entry that the secret `name` is read from; `None` when it is given in another way.

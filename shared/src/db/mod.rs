@@ -5,6 +5,7 @@
 //! (<https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-pinning.html>). Every statement begins with a
 //! comment that names it, so that it is found again in PostgreSQL's log and statistics.
 
+mod connect;
 mod error;
 pub mod migrations;
 mod read;
@@ -16,9 +17,9 @@ use std::{
 };
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use secrecy::ExposeSecret;
 use tokio_postgres::Transaction;
 
+use self::connect::Connector;
 pub use self::{
     error::{DbError, constraint},
     read::Parameter,
@@ -28,6 +29,7 @@ use crate::{
     deadline::Deadline,
     metrics,
     retry::{self, RetryBudget},
+    secrets,
 };
 
 /// Attempts of one transaction, the first included. Conflicts between a few short transactions resolve at once;
@@ -59,21 +61,13 @@ impl Db {
     /// # Errors
     /// When the URL or the certificate authority's file can not be read.
     pub fn new(config: &DatabaseConfig) -> Result<Self, ConfigError> {
-        let mut pg: tokio_postgres::Config =
-            config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
-        // A peer that is gone without a word (failover, a container that was frozen) is noticed in seconds.
-        pg.application_name("lockstep")
-            .connect_timeout(config.connect_timeout)
-            .tcp_user_timeout(UNANSWERED_MAX)
-            .keepalives_idle(KEEPALIVE_IDLE);
-        tls::require(&mut pg);
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(pg, tls::connector(config.ca_file.as_deref())?, recycling);
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), Connector::new(config)?, recycling);
         let pool = Pool::builder(manager)
             .max_size(config.pool_max)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.wait_timeout))
-            .create_timeout(Some(config.connect_timeout))
+            .create_timeout(Some(2 * config.connect_timeout + secrets::RENEWAL_MAX))
             .build()
             .map_err(|source| ConfigError::invalid("DATABASE_POOL_MAX", source))?;
         let transaction_timeout = config.transaction_timeout;

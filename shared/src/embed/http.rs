@@ -7,7 +7,6 @@ use std::{num::NonZero, time::Duration};
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Response, StatusCode};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -15,6 +14,7 @@ use super::{EmbedError, Embedder, Space};
 use crate::{
     endpoint::{Endpoint, retry_after},
     retry::{self, RetryBudget},
+    secrets::Credential,
 };
 
 /// First and longest wait between two attempts, of which [`retry::pause`] takes a part.
@@ -27,7 +27,7 @@ pub struct HttpConfig {
     /// What stands before `/embeddings`, such as `https://api.openai.com/v1`.
     pub base_url: String,
     /// Sent as `Authorization: Bearer`.
-    pub api_key: Option<SecretString>,
+    pub api_key: Option<Credential>,
     /// The model, by the endpoint's name.
     pub model: String,
     /// Components of the model's vectors; an answer with another number is refused.
@@ -132,7 +132,7 @@ impl HttpEmbedder {
             dimensions: self.config.send_dimension.then_some(self.config.dimension),
         };
         let request = self.endpoint.post().timeout(self.config.request_timeout).json(&question);
-        let response = request.send().await.map_err(unavailable)?;
+        let response = self.endpoint.send(request).await.map_err(unavailable)?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);
         }

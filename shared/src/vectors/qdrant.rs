@@ -1,4 +1,6 @@
-//! Qdrant over gRPC. The only file that names `qdrant_client`.
+//! Qdrant over gRPC. Only here and in [`server`] is `qdrant_client` named.
+
+mod server;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,8 +16,8 @@ use qdrant_client::{
         VectorParamsBuilder, VectorsConfigBuilder, point_id::PointIdOptions,
     },
 };
-use secrecy::ExposeSecret;
 
+use self::server::Server;
 use super::{Candidates, IndexError, Linked, Part, Point, Scored, Search, VectorIndex};
 use crate::{
     config::{ConfigError, QdrantConfig},
@@ -38,7 +40,7 @@ const HNSW_LINKS: u64 = 16;
 /// One space in Qdrant, under its alias or under a collection's own name. Connects when first used. Cheap to clone.
 #[derive(Clone)]
 pub struct QdrantIndex {
-    client: Arc<Qdrant>,
+    server: Arc<Server>,
     /// The space's alias, or a collection's own name.
     name: String,
     dimension: u64,
@@ -51,30 +53,28 @@ impl QdrantIndex {
     /// # Errors
     /// When the URL can not be read.
     pub fn new(config: &QdrantConfig, space: &Space) -> Result<Self, ConfigError> {
-        let mut builder = Qdrant::from_url(&config.url)
-            .timeout(config.timeout)
-            .connect_timeout(config.timeout.min(Duration::from_secs(3)))
-            // The check would be a blocking request in the constructor, on every cold start.
-            .skip_compatibility_check();
-        if let Some(key) = &config.api_key {
-            builder = builder.api_key(key.expose_secret());
-        }
-        let client = builder.build().map_err(|error| ConfigError::invalid("QDRANT_URL", error))?;
+        let server = Server::new(config)?;
         Ok(Self {
-            client: Arc::new(client),
+            server: Arc::new(server),
             name: format!("{}-{}", config.prefix, space.collection_name()),
             dimension: space.dimension as u64,
             timeout: config.timeout,
         })
     }
 
-    /// Runs one request within the deadline and Qdrant's own timeout.
-    async fn within<T>(
+    /// Runs one request within the deadline and Qdrant's own timeout. It is made twice when the key was refused and has been
+    /// rotated: then the first did nothing.
+    async fn within<R: Clone, T, F>(
         &self,
         deadline: Deadline,
-        request: impl Future<Output = Result<T, QdrantError>>,
-    ) -> Result<T, IndexError> {
-        match tokio::time::timeout_at(deadline.at_most(self.timeout).instant(), request).await {
+        request: R,
+        call: impl Fn(Arc<Qdrant>, R) -> F,
+    ) -> Result<T, IndexError>
+    where
+        F: Future<Output = Result<T, QdrantError>>,
+    {
+        let asked = self.server.ask(request, call);
+        match tokio::time::timeout_at(deadline.at_most(self.timeout).instant(), asked).await {
             Ok(result) => result.map_err(IndexError::from),
             Err(_) => Err(IndexError::Timeout),
         }
@@ -82,14 +82,14 @@ impl QdrantIndex {
 
     /// Creates collection and payload indexes. Every step is safe to repeat, and two containers that do it at once end in
     /// the same place.
-    async fn create(&self) -> Result<(), QdrantError> {
+    async fn create(&self, client: &Qdrant) -> Result<(), QdrantError> {
         let mut vectors = VectorsConfigBuilder::default();
         vectors.add_named_vector_params(DENSE, VectorParamsBuilder::new(self.dimension, Distance::Cosine));
         let mut sparse = SparseVectorsConfigBuilder::default();
         sparse.add_named_vector_params(SPARSE, SparseVectorParamsBuilder::default().modifier(Modifier::Idf));
         let hnsw = HnswConfigDiffBuilder::default().m(HNSW_LINKS).payload_m(HNSW_LINKS);
         already_there(
-            self.client
+            client
                 .create_collection(
                     CreateCollectionBuilder::new(&self.name)
                         .vectors_config(vectors)
@@ -99,7 +99,7 @@ impl QdrantIndex {
                 .await,
         )?;
         for (field, is_tenant) in [(KNOWLEDGE_BASE, true), (DOCUMENT, false)] {
-            self.client
+            client
                 .create_field_index(
                     CreateFieldIndexCollectionBuilder::new(&self.name, field, FieldType::Keyword)
                         .field_index_params(KeywordIndexParamsBuilder::default().is_tenant(is_tenant))
@@ -153,22 +153,35 @@ impl VectorIndex for QdrantIndex {
     }
 
     async fn ensure(&self, deadline: Deadline) -> Result<(), IndexError> {
-        match self.within(deadline, self.client.collection_info(&self.name)).await {
+        match self
+            .within(deadline, self.name.clone(), |client, name| async move { client.collection_info(&name).await })
+            .await
+        {
             // Boxed: seldom run, and large.
-            Err(IndexError::Missing) => Box::pin(self.within(deadline, self.create())).await,
+            Err(IndexError::Missing) => {
+                Box::pin(self.within(
+                    deadline,
+                    self.clone(),
+                    |client, index| async move { index.create(&client).await },
+                ))
+                .await
+            }
             other => other.map(drop),
         }
     }
 
     async fn drop_collection(&self, deadline: Deadline) -> Result<(), IndexError> {
-        match self.within(deadline, self.client.delete_collection(&self.name)).await {
+        match self
+            .within(deadline, self.name.clone(), |client, name| async move { client.delete_collection(&name).await })
+            .await
+        {
             Err(IndexError::Missing) => Ok(()),
             other => other.map(drop),
         }
     }
 
     async fn behind(&self, deadline: Deadline) -> Result<Option<String>, IndexError> {
-        let answer = self.within(deadline, self.client.list_aliases()).await?;
+        let answer = self.within(deadline, (), |client, ()| async move { client.list_aliases().await }).await?;
         let alias = answer.aliases.into_iter().find(|alias| alias.alias_name == self.name);
         Ok(alias.map(|alias| alias.collection_name))
     }
@@ -176,18 +189,23 @@ impl VectorIndex for QdrantIndex {
     async fn point_to(&self, collection: &str, deadline: Deadline) -> Result<(), IndexError> {
         // One action: Qdrant puts the new name in the old one's place under a lock, so that no search falls in between.
         let request = CreateAliasBuilder::new(collection, &self.name);
-        self.within(deadline, self.client.create_alias(request)).await.map(drop)
+        self.within(deadline, request, |client, request| async move { client.create_alias(request).await })
+            .await
+            .map(drop)
     }
 
     async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
         let points: Vec<PointStruct> = points.into_iter().map(point_struct).collect();
         let request = UpsertPointsBuilder::new(&self.name, points).wait(true);
-        self.within(deadline, self.client.upsert_points(request)).await.map(drop)
+        self.within(deadline, request, |client, request| async move { client.upsert_points(request).await })
+            .await
+            .map(drop)
     }
 
     async fn delete(&self, ids: &[ChunkId], deadline: Deadline) -> Result<(), IndexError> {
         let request = DeletePointsBuilder::new(&self.name).points(PointsIdsList { ids: point_ids(ids) }).wait(true);
-        match self.within(deadline, self.client.delete_points(request)).await {
+        match self.within(deadline, request, |client, request| async move { client.delete_points(request).await }).await
+        {
             // No collection, no points: what was to be removed is not there.
             Err(IndexError::Missing) => Ok(()),
             other => other.map(drop),
@@ -197,19 +215,21 @@ impl VectorIndex for QdrantIndex {
     async fn count(&self, ids: &[ChunkId], deadline: Deadline) -> Result<usize, IndexError> {
         let request =
             CountPointsBuilder::new(&self.name).filter(Filter::must([Condition::has_id(point_ids(ids))])).exact(true);
-        let answer = self.within(deadline, self.client.count(request)).await?;
+        let answer =
+            self.within(deadline, request, |client, request| async move { client.count(request).await }).await?;
         Ok(answer.result.map_or(0, |result| usize::try_from(result.count).unwrap_or(usize::MAX)))
     }
 
     async fn present(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<ChunkId>, IndexError> {
         let request = GetPointsBuilder::new(&self.name, point_ids(ids)).with_payload(false).with_vectors(false);
-        let answer = self.within(deadline, self.client.get_points(request)).await?;
+        let answer =
+            self.within(deadline, request, |client, request| async move { client.get_points(request).await }).await?;
         answer.result.into_iter().map(|point| chunk_id(point.id)).collect()
     }
 
     async fn linked(&self, ids: &[ChunkId], deadline: Deadline) -> Result<Vec<Linked>, IndexError> {
         let request = GetPointsBuilder::new(&self.name, point_ids(ids)).with_payload(true).with_vectors(false);
-        match self.within(deadline, self.client.get_points(request)).await {
+        match self.within(deadline, request, |client, request| async move { client.get_points(request).await }).await {
             Err(IndexError::Missing) => Ok(Vec::new()),
             answer => answer?.result.into_iter().map(linked).collect(),
         }
@@ -230,7 +250,7 @@ impl VectorIndex for QdrantIndex {
         if let Some(filter) = part_filter(part) {
             request = request.filter(filter);
         }
-        match self.within(deadline, self.client.scroll(request)).await {
+        match self.within(deadline, request, |client, request| async move { client.scroll(request).await }).await {
             Err(IndexError::Missing) => Ok(Vec::new()),
             answer => answer?.result.into_iter().map(linked).collect(),
         }
@@ -241,7 +261,7 @@ impl VectorIndex for QdrantIndex {
         if let Some(filter) = part_filter(part) {
             request = request.filter(filter);
         }
-        match self.within(deadline, self.client.count(request)).await {
+        match self.within(deadline, request, |client, request| async move { client.count(request).await }).await {
             Err(IndexError::Missing) => Ok(0),
             answer => Ok(answer?.result.map_or(0, |result| result.count)),
         }
@@ -261,7 +281,8 @@ impl VectorIndex for QdrantIndex {
             return Ok(Candidates::default());
         }
         let request = QueryBatchPointsBuilder::new(&self.name, legs);
-        let answer = self.within(deadline, self.client.query_batch(request)).await?;
+        let answer =
+            self.within(deadline, request, |client, request| async move { client.query_batch(request).await }).await?;
         let mut results = answer.result.into_iter().map(|batch| scored(batch.result));
         let mut leg = |asked: bool| {
             if asked {

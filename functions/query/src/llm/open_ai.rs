@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use eventsource_stream::Eventsource;
 use futures::{StreamExt, stream, stream::BoxStream};
 use reqwest::{RequestBuilder, Response, StatusCode};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use shared::{
     config::ConfigError,
     deadline::Deadline,
     endpoint::{Endpoint, retry_after},
     retry::{self, RetryBudget},
+    secrets::Credential,
 };
 
 use super::{Completion, Llm, LlmError, Piece, Prompt, Usage};
@@ -43,7 +43,7 @@ impl OpenAi {
     ///
     /// # Errors
     /// When the URL is none, or carries credentials (it would be logged; a key belongs into `api_key`).
-    pub fn new(base_url: &str, model: &str, api_key: Option<SecretString>) -> Result<Self, ConfigError> {
+    pub fn new(base_url: &str, model: &str, api_key: Option<Credential>) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::new(base_url, "chat/completions", api_key, CONNECT_TIMEOUT)
             .map_err(|error| ConfigError::invalid("LLM_URL", error))?;
         Ok(Self { endpoint, model: model.to_owned(), retries: RetryBudget::new("llm") })
@@ -70,7 +70,8 @@ impl OpenAi {
         self.retries.note_call();
         let mut attempt = 1;
         loop {
-            let sent = tokio::time::timeout_at(deadline.instant(), self.request(prompt, stream).send()).await;
+            let sent =
+                tokio::time::timeout_at(deadline.instant(), self.endpoint.send(self.request(prompt, stream))).await;
             let error = match sent {
                 Err(_) => return Err(LlmError::Timeout),
                 Ok(Err(error)) => unavailable(error),

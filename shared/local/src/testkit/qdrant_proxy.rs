@@ -83,6 +83,8 @@ struct Memory {
     kept: Vec<(Parts, Bytes)>,
     /// Writes that name this collection do not arrive.
     away: Option<String>,
+    /// Nothing arrives that does not show this API key.
+    key: Option<String>,
 }
 
 impl QdrantProxy {
@@ -115,6 +117,11 @@ impl QdrantProxy {
     /// Lets no write to this collection arrive, until it is healed.
     pub fn take_away(&self, collection: &str) {
         self.state.memory().away = Some(collection.to_owned());
+    }
+
+    /// Lets nothing arrive that does not show this API key.
+    pub fn require_key(&self, key: &str) {
+        self.state.memory().key = Some(key.to_owned());
     }
 
     /// Forgets the faults that have not happened yet, and gives back what was taken away.
@@ -181,6 +188,10 @@ impl State {
 
     async fn answer(&self, request: Request, front: &TcpProxy) -> Response {
         let (parts, body) = request.into_parts();
+        let required = self.memory().key.clone();
+        if required.is_some_and(|key| parts.headers.get("api-key").is_none_or(|shown| shown != key.as_str())) {
+            return refusal(Status::unauthenticated("Must provide an API key or an Authorization bearer token"));
+        }
         let fault = self.fault(parts.uri.path());
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
             return refusal(Status::cancelled("the proxy could not read the request"));

@@ -43,6 +43,7 @@ mod reindex;
 mod retrieval;
 mod retry;
 mod roles;
+mod rotation;
 mod schedules;
 mod sessions;
 mod sigv4;

@@ -38,6 +38,11 @@ impl Function {
 
     /// Starts it on other stores, with these arguments: see [`super::run`].
     pub async fn launch(config: &Config, arguments: &[&str]) -> Self {
+        Self::launch_with(config, arguments, |_| {}).await
+    }
+
+    /// The same, with another environment than the configuration's.
+    pub async fn launch_with(config: &Config, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(binary());
         if let EmbeddingConfig::Http { base_url, model, dimension, .. } = &config.embedding {
             command.env("EMBEDDING_URL", base_url).env("EMBEDDING_MODEL", model);
@@ -47,7 +52,7 @@ impl Function {
             command.env("S3_ENDPOINT", endpoint).env("S3_ACCESS_KEY_ID", id);
             command.env("S3_SECRET_ACCESS_KEY", secret.expose_secret());
         }
-        let mut child = command
+        command
             .args(arguments)
             .env("DATABASE_URL", config.database.url.expose_secret())
             .env("QDRANT_URL", &config.qdrant.url)
@@ -58,9 +63,9 @@ impl Function {
             .env("REQUEST_TIMEOUT_MS", config.limits.request_timeout.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the function starts");
+            .kill_on_drop(true);
+        change(&mut command);
+        let mut child = command.spawn().expect("the function starts");
         let stdin = child.stdin.take().expect("it is piped");
         let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let mut function = Self { child, stdin, lines, url: String::new() };

@@ -1,4 +1,7 @@
-//! Where secrets come from in the cloud, and how a change of theirs is noticed.
+//! Where secrets come from in the cloud, and how a change of theirs is noticed: [`Live`] reads again what is used to check
+//! and to sign, when it has become old; [`Credential`] what others check, when they refuse it.
+
+mod credential;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -13,7 +16,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{config::ConfigError, problem::Causes};
+pub use self::credential::{Credential, RENEWAL_MAX};
+use crate::{
+    config::ConfigError,
+    metrics::{self, SecretFailure},
+    problem::Causes,
+};
 
 /// A store of secrets.
 #[async_trait]
@@ -23,6 +31,15 @@ pub trait SecretSource: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it does not exist, or may not or can not be read.
     async fn get(&self, id: &str) -> Result<SecretString, SecretError>;
+
+    /// The value that is to become the current one, while a rotation is under way: it may hold already.
+    /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html#term_version>
+    ///
+    /// # Errors
+    /// When it may not or can not be read; that there is none is no error.
+    async fn get_pending(&self, _id: &str) -> Result<Option<SecretString>, SecretError> {
+        Ok(None)
+    }
 }
 
 /// A secret that could not be read.
@@ -53,6 +70,23 @@ impl SecretsManager {
 #[async_trait]
 impl SecretSource for SecretsManager {
     async fn get(&self, id: &str) -> Result<SecretString, SecretError> {
+        self.version(id, "AWSCURRENT").await
+    }
+
+    async fn get_pending(&self, id: &str) -> Result<Option<SecretString>, SecretError> {
+        match self.version(id, "AWSPENDING").await {
+            Err(SecretError::Refused(error))
+                if error.as_service_error().is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
+            {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+}
+
+impl SecretsManager {
+    async fn version(&self, id: &str, stage: &str) -> Result<SecretString, SecretError> {
         let client = self
             .client
             .get_or_init(async || Client::new(&aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await))
@@ -60,6 +94,7 @@ impl SecretSource for SecretsManager {
         let answer = client
             .get_secret_value()
             .secret_id(id)
+            .version_stage(stage)
             .send()
             .await
             .map_err(|error| SecretError::Refused(Box::new(error)))?;
@@ -114,10 +149,19 @@ impl<T> Live<T> {
         match tokio::time::timeout(READ_TIMEOUT, entry.secrets.get(&entry.id)).await {
             Ok(Ok(secret)) => match make(secret.expose_secret()) {
                 Ok(value) => *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value),
-                Err(error) => tracing::error!(secret = entry.id, error = %Causes(&error), "the secret does not hold"),
+                Err(error) => {
+                    metrics::secret_failure(SecretFailure::Invalid);
+                    tracing::error!(secret = entry.id, error = %Causes(&error), "the secret does not hold");
+                }
             },
-            Ok(Err(error)) => tracing::error!(secret = entry.id, error = %Causes(&error), "the secret is not read"),
-            Err(_) => tracing::error!(secret = entry.id, "the secret is not read in time"),
+            Ok(Err(error)) => {
+                metrics::secret_failure(SecretFailure::Unreadable);
+                tracing::error!(secret = entry.id, error = %Causes(&error), "the secret is not read");
+            }
+            Err(_) => {
+                metrics::secret_failure(SecretFailure::Unreadable);
+                tracing::error!(secret = entry.id, "the secret is not read in time");
+            }
         }
         self.now()
     }

@@ -1,0 +1,79 @@
+//! New connections: with the password that holds now. One that is refused may have been rotated; then it is read again, and
+//! the connection is tried once more. Connections that stand outlive a rotation.
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::Connect;
+use futures::{FutureExt, future::BoxFuture};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, Error, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{KEEPALIVE_IDLE, UNANSWERED_MAX, tls};
+use crate::{
+    config::{ConfigError, DatabaseConfig},
+    secrets::Credential,
+};
+
+/// Connects as the URL says that holds at the moment.
+pub(super) struct Connector {
+    url: Credential,
+    tls: MakeRustlsConnect,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(config: &DatabaseConfig) -> Result<Self, ConfigError> {
+        let check = |url: &str| parse(url).map(drop);
+        check(config.url.expose_secret())?;
+        let url = Credential::checked(config.url.clone(), config.url_entry.clone(), check);
+        let tls = tls::connector(config.ca_file.as_deref())?;
+        Ok(Self { url, tls, connect_timeout: config.connect_timeout })
+    }
+
+    async fn once(&self, url: &Arc<SecretString>, given: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+        // Checked before it was taken up; if it were none, the pool's own would be refused likewise.
+        let mut config = parse(url.expose_secret()).unwrap_or_else(|_| given.clone());
+        config
+            .application_name("lockstep")
+            .connect_timeout(self.connect_timeout)
+            // A peer that is gone without a word (failover, a container that was frozen) is noticed in seconds.
+            .tcp_user_timeout(UNANSWERED_MAX)
+            .keepalives_idle(KEEPALIVE_IDLE);
+        tls::require(&mut config);
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(%error, "a connection to PostgreSQL broke");
+            }
+        });
+        Ok((client, task))
+    }
+}
+
+impl Connect for Connector {
+    fn connect(&self, given: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+        let given = given.clone();
+        async move {
+            let shown = self.url.now();
+            match self.once(&shown, &given).await {
+                Err(error) if is_refused(&error) && self.url.renew(&shown).await => {
+                    self.once(&self.url.now(), &given).await
+                }
+                other => other,
+            }
+        }
+        .boxed()
+    }
+}
+
+fn parse(url: &str) -> Result<Config, ConfigError> {
+    url.parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))
+}
+
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>, class 28.
+fn is_refused(error: &Error) -> bool {
+    let refused = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    error.code().is_some_and(|code| refused.contains(code))
+}
