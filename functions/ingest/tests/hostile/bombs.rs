@@ -10,7 +10,7 @@ use crate::{fixture, read, sandboxed};
 
 const DOCUMENT: &str = "word/document.xml";
 
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in files {
         archive.start_file(*name, SimpleFileOptions::default()).unwrap();
@@ -20,7 +20,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// A Word document whose main part is this.
-fn docx(document: &[u8]) -> Vec<u8> {
+pub(crate) fn docx(document: &[u8]) -> Vec<u8> {
     let types = br#"<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/word/document.xml" ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>"#;
     let relations = br#"<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/></Relationships>"#;
     archive(&[("[Content_Types].xml", types), ("_rels/.rels", relations), (DOCUMENT, document)])
@@ -33,7 +33,7 @@ fn body(inner: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn find(bytes: &[u8], what: &[u8], from: usize) -> usize {
+pub(crate) fn find(bytes: &[u8], what: &[u8], from: usize) -> usize {
     from + bytes[from..].windows(what.len()).position(|window| window == what).expect("it is there")
 }
 
@@ -169,7 +169,7 @@ fn pdf(objects: &[&str]) -> Vec<u8> {
     pages("[3 0 R]", "1", "/Contents 4 0 R", objects)
 }
 
-fn pages(kids: &str, count: &str, page: &str, objects: &[&str]) -> Vec<u8> {
+pub(crate) fn pages(kids: &str, count: &str, page: &str, objects: &[&str]) -> Vec<u8> {
     let mut pdf = "%PDF-1.4\n".to_owned();
     let first = [
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),
@@ -191,7 +191,7 @@ fn pages(kids: &str, count: &str, page: &str, objects: &[&str]) -> Vec<u8> {
     pdf.into_bytes()
 }
 
-fn stream(entries: &str, content: &str) -> String {
+pub(crate) fn stream(entries: &str, content: &str) -> String {
     format!("<<{entries}/Length {}>>\nstream\n{content}\nendstream", content.len())
 }
 

@@ -11,6 +11,7 @@
 mod bombs;
 mod limits;
 mod mutations;
+mod packed;
 
 use std::time::Duration;
 

@@ -11,19 +11,23 @@ use crate::{bombs::replaced, fixture, read};
 /// `make test` tries so many, `make fuzz` ten thousand.
 const MUTATIONS: usize = 300;
 
-const SAMPLES: [(&str, Format); 26] = [
+const SAMPLES: [(&str, Format); 32] = [
     ("pdf/lorem-ipsum.pdf", Format::Pdf),
     ("pdf/text_only_pdfa1b.pdf", Format::Pdf),
     ("pdf/T03_001_no-cross-reference-table.pdf", Format::Pdf),
+    ("pdf/encryption_nocopy.pdf", Format::Pdf),
+    ("pdf/fileAttachment.pdf", Format::Pdf),
     ("docx/lorem_ipsum.docx", Format::Docx),
     ("docx/unit_test_headers.docx", Format::Docx),
     ("docx/word_tables.docx", Format::Docx),
     ("docx/equations.docx", Format::Docx),
+    ("docx/textbox.docx", Format::Docx),
     ("pptx/powerpoint_sample.pptx", Format::Pptx),
     ("pptx/pptx_chart.pptx", Format::Pptx),
     ("xlsx/xlsx_05_table_with_title.xlsx", Format::Xlsx),
     ("xlsx/xlsx_06_edge_cases_.xlsx", Format::Xlsx),
     ("doc/word_tables.doc", Format::Doc),
+    ("doc/unit_test_headers.doc", Format::Doc),
     ("ppt/powerpoint_sample.ppt", Format::Ppt),
     ("xls/xlsx_05_table_with_title.xls", Format::Xls),
     ("rtf/word_tables.rtf", Format::Rtf),
@@ -34,6 +38,8 @@ const SAMPLES: [(&str, Format); 26] = [
     ("csv/csv-comma.csv", Format::Csv),
     ("csv/quotes_and_newlines.csv", Format::Csv),
     ("csv/json.csv", Format::Csv),
+    ("events/s3-put.json", Format::Json),
+    ("eml/mime-multipart-digest.eml", Format::Mail),
     ("html/example_08.html", Format::Html),
     ("html/kvp_data_example.html", Format::Html),
     ("html/html_rich_table_cells.html", Format::Html),

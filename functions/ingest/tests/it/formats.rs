@@ -43,13 +43,17 @@ fn headings_at(extracted: &Extracted, byte: usize) -> String {
 /// The words, the page of the chunk in which they stand, and its headings.
 type Expected = (&'static str, &'static [(&'static str, Option<u32>, &'static str)]);
 
-const EXPECTED: [Expected; 27] = [
+const EXPECTED: [Expected; 40] = [
     (
         "pdf/lorem-ipsum.pdf",
         &[("Proin lacinia cursus congue.", Some(1), ""), ("Aenean at erat elit, non venenatis justo.", Some(2), "")],
     ),
     ("pdf/text_only_pdfa1b.pdf", &[("It only contains some text.", Some(1), "")]),
     ("pdf/encryption_nocopy.pdf", &[("has waived all copyright", Some(1), "")]),
+    ("pdf/externalLink.pdf", &[("Link to external document", Some(1), "")]),
+    ("pdf/fileAttachment.pdf", &[("It contains a file attachment.", Some(1), "")]),
+    ("pdf/text_only_fontsEmbeddedAll.pdf", &[("It only contains some text.", Some(1), "")]),
+    ("pdf/webCapture.pdf", &[("It uses the Web Capture feature.", Some(1), "")]),
     ("pdf/T03_001_no-cross-reference-table.pdf", &[("Hello PDF-world!", Some(1), "")]),
     ("pdf/corruptionOneByteMissing.pdf", &[("It only contains some text.", Some(1), "")]),
     (
@@ -62,6 +66,21 @@ const EXPECTED: [Expected; 27] = [
     ),
     ("docx/word_tables.docx", &[("| Cell 1.0 | Merged Cell 1.1 1.2 |  |", None, "Test with tables")]),
     ("docx/docx_lists.docx", &[("1. List item a", None, "Test Document > Test 2:")]),
+    ("docx/docx_comments.docx", &[("This paragraph has an anonymous comment.", None, "Document with Comments")]),
+    ("docx/docx_rich_cells.docx", &[("Simple cell upper left", None, "Table with nested table")]),
+    ("docx/list_after_num_headers.docx", &[("Definition 5", None, "Glosario")]),
+    ("docx/textbox.docx", &[("more than three students", None, "")]),
+    (
+        "docx/unit_test_headers_numbered.docx",
+        &[("Paragraph 1.2.3.1", None, "Test Document > Section 1 > Section 1.2 > Section 1.2.3")],
+    ),
+    (
+        "docx/word_sample.docx",
+        &[
+            ("Paddle about", None, "Swimming in the lake > Let’s swim!"),
+            ("I like to eat leaves", None, "Swimming in the lake > Let’s swim! > Let’s eat"),
+        ],
+    ),
     ("docx/tablecell.docx", &[("| D | E | F |", None, ""), ("- Hello2", None, "")]),
     ("docx/lorem_ipsum.docx", &[("consectetur adipiscing elit", None, "")]),
     ("docx/equations.docx", &[("a2+b2=c2", None, "")]),
@@ -92,9 +111,19 @@ const EXPECTED: [Expected; 27] = [
     ),
     ("xls/xlsx_05_table_with_title.xls", &[("| 2024 | 180 |", Some(1), "Duck Observations")]),
     ("rtf/word_tables.rtf", &[("| Cell 1.0 | Cell 1.1 | Cell 1.2 |", None, "")]),
+    (
+        "pptx/powerpoint_bad_text.pptx",
+        &[(
+            "exclusively for our customers",
+            Some(1),
+            "X-Library The fully customisable and copyright-free standard content template collection exclusively for our customers",
+        )],
+    ),
+    ("pptx/powerpoint_issue_2663.pptx", &[("Strong global community", Some(1), "Open-Source Software")]),
     ("pptx/pptx_chart.pptx", &[("2026: 10, 20, 30", Some(2), "Quarterly revenue")]),
     ("pptx/powerpoint_comments.pptx", &[("favorite package manager", Some(2), "Start")]),
     ("xlsx/xlsx_05_table_with_title.xlsx", &[("| 2024 | 180 |", Some(1), "Duck Observations")]),
+    ("xlsx/xlsx_01.xlsx", &[("| 6 | 0 | -6 |", Some(1), "Sheet1"), ("| 8 | 16 | 24 | 32 |", Some(2), "Sheet2")]),
     ("xlsx/xlsx_06_edge_cases_.xlsx", &[("Additional interviewers insights", Some(1), "missing_header_head")]),
     ("csv/csv-semicolon.csv", &[("| Sheryl | Baxter | Rasmussen Group |", None, "")]),
     ("csv/csv-tab.csv", &[("| Sheryl | Baxter | Rasmussen Group |", None, "")]),
@@ -140,6 +169,29 @@ async fn every_fixture_is_read_or_refused_with_a_reason() {
             assert_eq!(code, expected, "{name}");
         }
     }
+}
+
+/// A PDF of one page that draws this; object 4 is a picture.
+fn page_that_draws(content: &str) -> Vec<u8> {
+    let length = content.len();
+    format!(
+        "%PDF-1.4\n1 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n2 0 obj\n<</Type/Pages/Kids[3 0 R]/Count 1>>\nendobj\n\
+         3 0 obj\n<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 5 0 R/Resources<</XObject<</P 4 0 R>>>>>>\nendobj\n\
+         4 0 obj\n<</Type/XObject/Subtype/Image/Width 1/Height 1/ColorSpace/DeviceGray/BitsPerComponent 8/Length 1>>\n\
+         stream\n0\nendstream\nendobj\n5 0 obj\n<</Length {length}>>\nstream\n{content}\nendstream\nendobj\n\
+         trailer\n<</Size 6/Root 1 0 R>>\n"
+    )
+    .into_bytes()
+}
+
+#[test]
+fn what_has_no_text_is_told_apart() {
+    let scan = page_that_draws("600 0 0 800 0 0 cm /P Do");
+    assert_eq!(ingest::extract::extract(&scan, Format::Pdf), Err(ExtractError::NoText { pages: 1 }));
+    assert_eq!(ingest::extract::extract(b"", Format::Pdf), Err(ExtractError::Empty));
+    let picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+    let refusal = Format::detect(Some("application/pdf"), "scan.pdf", picture).unwrap_err();
+    assert_eq!(refusal.code().as_str(), "unsupported_media_type");
 }
 
 #[tokio::test]
