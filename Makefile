@@ -19,7 +19,7 @@ MOTO = MOTO_SERVER="$$(shared/local/moto/fetch)" && export MOTO_SERVER
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools:
@@ -88,16 +88,16 @@ lint: tools ## Check format and lints, in both workspaces
 	else echo "lint: local-qdrant's toolchain has no clippy, skipped (rustup component add clippy)" >&2; fi
 
 .PHONY: build
-build: tools ## Pack the functions for Lambda into dist/ (on this machine's architecture)
-	@cargo build --release --package auth --package ingest --package query --bins
-	@mkdir -p dist && $(MODEL) && for function in auth migrate ingest ingest-events sweeper query query-stream; do \
-		model="$$EMBEDDING_MODEL_DIR"; if [[ $$function == auth || $$function == migrate ]]; then model=; fi; \
-		shared/local/zip/zip "dist/$$function.zip" "$$CARGO_TARGET_DIR/release/$$function" $${model:+"$$model"} || exit 1; \
-	done
+build: tools ## Pack the functions for Lambda into dist/ (ARCH=arm64 or x86_64; this machine's)
+	@shared/local/zip/build $(ARCH)
 
 .PHONY: lint-template
 lint-template: ## Check the template (fetches the linters once; minutes)
 	@shared/local/sam/lint
+
+.PHONY: stack-template
+stack-template: ## Create the template's stack in a stand-in for AWS (fetches it once)
+	@shared/local/sam/stack
 
 .PHONY: fmt
 fmt: tools ## Format the code
