@@ -72,6 +72,12 @@ bench-large: setup ## Measure the ingestion of a long text in pieces of a minute
 	@cargo build --package local --bins
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-large --megabytes $(or $(MEGABYTES),100)
 
+.PHONY: signing-key
+signing-key: tools ## Make a signing key for a deployment (DIR=folder outside of the checkout)
+	@test -n "$(DIR)" || { echo "usage: make signing-key DIR=folder" >&2; exit 2; }
+	@cargo build --quiet --package local --bin lockstep
+	@exec "$$CARGO_TARGET_DIR/debug/lockstep" signing-key "$(DIR)"
+
 .PHONY: fuzz
 fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
 	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture

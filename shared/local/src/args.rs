@@ -16,6 +16,7 @@ usage: lockstep up [options]
        lockstep bench-audit [--points N]
        lockstep bench-large [--megabytes N]
        lockstep ingest PATH... [options]
+       lockstep signing-key FOLDER
 
 up: the whole stack
 
@@ -28,6 +29,7 @@ up: the whole stack
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
 
+  signing-key   make the two halves of a signing key for an installation elsewhere
   reindex       build Qdrant's collection anew from PostgreSQL, while the stack runs or not
   --next        the same for the other model (EMBEDDING_NEXT_URL and so on, or EMBEDDING_NEXT_MODEL_DIR)
   --status      say how the collections stand
@@ -97,6 +99,11 @@ pub enum Command {
         /// Of so many megabytes.
         megabytes: usize,
     },
+    /// Makes a signing key for an installation elsewhere.
+    SigningKey {
+        /// Where it is written.
+        folder: std::path::PathBuf,
+    },
     /// Sending files.
     Ingest(bulk::Options),
     /// [`USAGE`].
@@ -140,6 +147,10 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
                     && ["up", "soak", "bench-audit", "bench-large"].iter().any(|name| word == *name) =>
             {
                 command = Some(word);
+            }
+            Arg::Value(word) if word == "signing-key" && command.is_none() => {
+                let folder = parser.value().map_err(wrong)?.into();
+                return Ok(Command::SigningKey { folder });
             }
             Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
             Arg::Long(word) if collections == Some(reindex::Command::Start) => {

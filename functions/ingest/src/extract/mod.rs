@@ -154,10 +154,12 @@ fn is_refused_control(character: char) -> bool {
     character.is_ascii_control() && !matches!(character, '\t' | '\n' | '\x0C' | '\r')
 }
 
-/// Whether nothing would be seen of the text.
+/// Whether nothing would be seen of the text. Controls that no text contains are left out of it.
 fn is_blank(text: &str) -> bool {
     text.chars().all(|character| {
-        character.is_whitespace() || matches!(character, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+        character.is_whitespace()
+            || is_refused_control(character)
+            || matches!(character, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
     })
 }
 

@@ -43,6 +43,14 @@ fn check(extracted: &Extracted) {
     }
 }
 
+#[test]
+fn what_is_left_out_of_a_text_makes_no_paragraph() {
+    let nothing = extract(b"{\\rtf1 \x7f\\par \x01\\par}", Format::Rtf);
+    assert_eq!(nothing.unwrap_err(), ExtractError::Empty);
+    let some = extract(b"{\\rtf1 \x7f\\par seen\\par}", Format::Rtf).unwrap();
+    assert_eq!((some.text.as_str(), some.blocks.len()), ("seen", 1));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {

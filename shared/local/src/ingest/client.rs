@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, fs, time::Duration};
 
+use bytes::Bytes;
 use http::StatusCode;
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::{Value, json};
@@ -34,6 +35,13 @@ pub(super) struct Client {
     knowledge_base: Option<String>,
 }
 
+/// What an idempotency key brought back.
+enum Answered {
+    Became(Became),
+    /// What was answered to an earlier request of the same key, whatever became of the document since.
+    Replayed,
+}
+
 /// Why a file did not become a document.
 struct Refused(String);
 
@@ -52,7 +60,21 @@ impl Client {
             Some(token) => token.clone(),
             None => demo::sign_in(&options.url, &settings::data_dir()).await?,
         };
-        Ok(Self { http, url: options.url.clone(), token, knowledge_base: options.knowledge_base.clone() })
+        let mut client = Self { http, url: options.url.clone(), token, knowledge_base: options.knowledge_base.clone() };
+        if client.knowledge_base.is_none() {
+            client.knowledge_base = client.personal().await;
+        }
+        Ok(client)
+    }
+
+    /// The caller's personal knowledge base: a document's name says only there which one it is. `None` leaves it to the
+    /// service, as for a key that may not list them.
+    async fn personal(&self) -> Option<String> {
+        let response = self.ask(self.http.get(self.address("/knowledge-bases", &[]).ok()?)).await.ok()?;
+        let list: Value = response.json().await.ok()?;
+        let mut items = list.pointer("/items")?.as_array()?.iter();
+        let personal = items.find(|item| item.pointer("/personal") == Some(&Value::Bool(true)))?;
+        Some(text(personal, "/id"))
     }
 
     /// Sends a file, waits until it is a document, and says what became of it.
@@ -65,29 +87,47 @@ impl Client {
 
     async fn try_send(&self, file: &File) -> Result<Became, Refused> {
         let bytes = fs::read(&file.path).map_err(|error| Refused(format!("it can not be read: {error}")))?;
+        let bytes = Bytes::from(bytes);
         let hash = hex(&Sha256::digest(&bytes));
         if bytes.len() as u64 > BODY_BYTES_MAX {
             return self.upload(file, bytes, &hash).await;
         }
-        let mut parameters = vec![("source_uri", file.name.as_str())];
-        parameters.extend(self.knowledge_base.as_deref().map(|id| ("knowledge_base", id)));
-        let url = self.address("/documents", &parameters)?;
+        if holds(&self.find(&file.name).await?, &hash) {
+            return Ok(Became::Unchanged);
+        }
         // The name's hash: a key has 255 bytes.
         let name = hex(&Sha256::digest(file.name.as_bytes()));
         let key = format!("ingest-{}-{}", name.get(..32).unwrap_or_default(), hash.get(..64).unwrap_or_default());
+        match self.post(file, &bytes, &key).await? {
+            Answered::Became(became) => Ok(became),
+            Answered::Replayed if holds(&self.find(&file.name).await?, &hash) => Ok(Became::Done),
+            // The answer is of an earlier time: the document was changed or deleted since.
+            Answered::Replayed => match self.post(file, &bytes, &uuid::Uuid::new_v4().to_string()).await? {
+                Answered::Became(became) => Ok(became),
+                Answered::Replayed => Ok(Became::Done),
+            },
+        }
+    }
+
+    /// Sends a small file as a request's body, until there is an answer that stays.
+    async fn post(&self, file: &File, bytes: &Bytes, key: &str) -> Result<Answered, Refused> {
+        let mut parameters = vec![("source_uri", file.name.as_str())];
+        parameters.extend(self.knowledge_base.as_deref().map(|id| ("knowledge_base", id)));
+        let url = self.address("/documents", &parameters)?;
         let mut attempt = 1;
         loop {
             let request = self.http.post(url.clone()).header("content-type", body_type(&file.name));
-            let response = self.ask(request.header("idempotency-key", &key).body(bytes.clone())).await?;
+            let response = self.ask(request.header("idempotency-key", key).body(bytes.clone())).await?;
             let (status, again) = (response.status(), pause(&response));
             let replayed = response.headers().contains_key("idempotency-replayed");
             let body: Value = response.json().await.unwrap_or_default();
             match status {
-                StatusCode::CREATED | StatusCode::OK if replayed => return Ok(Became::Unchanged),
-                StatusCode::CREATED => return Ok(Became::Done),
+                StatusCode::CREATED | StatusCode::OK if replayed => return Ok(Answered::Replayed),
+                StatusCode::CREATED => return Ok(Answered::Became(Became::Done)),
                 // Replaced by a new revision, or found to be the same.
-                StatusCode::OK => return Ok(if is_new(&body) { Became::Done } else { Became::Unchanged }),
-                StatusCode::ACCEPTED => return self.wait(&text(&body, "/id")).await,
+                StatusCode::OK if is_new(&body) => return Ok(Answered::Became(Became::Done)),
+                StatusCode::OK => return Ok(Answered::Became(Became::Unchanged)),
+                StatusCode::ACCEPTED => return self.wait(&text(&body, "/id")).await.map(Answered::Became),
                 _ if body.pointer("/retryable") == Some(&Value::Bool(true)) && attempt < ATTEMPTS_MAX => {
                     attempt += 1;
                     tokio::time::sleep(again).await;
@@ -98,7 +138,7 @@ impl Client {
     }
 
     /// Puts a large file into the bucket, unless the document there has this content.
-    async fn upload(&self, file: &File, bytes: Vec<u8>, hash: &str) -> Result<Became, Refused> {
+    async fn upload(&self, file: &File, bytes: Bytes, hash: &str) -> Result<Became, Refused> {
         let media_type = media_type(&file.name);
         let mut body = json!({ "path": file.name, "media_type": media_type, "size_bytes": bytes.len() });
         if let (Some(id), Some(body)) = (&self.knowledge_base, body.as_object_mut()) {
@@ -112,7 +152,7 @@ impl Client {
         }
         let source_uri = text(&upload, "/source_uri");
         let before = self.find(&source_uri).await?;
-        if is_active(&before) && text(&before, "/content_hash") == hash {
+        if holds(&before, hash) {
             return Ok(Became::Unchanged);
         }
         let request = self.http.put(text(&upload, "/url")).header("content-type", media_type).timeout(LOOK_MAX);
@@ -149,7 +189,9 @@ impl Client {
 
     /// The document of this name; null when there is none.
     async fn find(&self, source_uri: &str) -> Result<Value, Refused> {
-        let response = self.ask(self.http.get(self.address("/documents", &[("source_uri", source_uri)])?)).await?;
+        let mut parameters = vec![("source_uri", source_uri)];
+        parameters.extend(self.knowledge_base.as_deref().map(|id| ("knowledge_base", id)));
+        let response = self.ask(self.http.get(self.address("/documents", &parameters)?)).await?;
         let list: Value = response.json().await.unwrap_or_default();
         Ok(list.pointer("/items/0").cloned().unwrap_or_default())
     }
@@ -168,8 +210,11 @@ impl Client {
     }
 }
 
-fn is_active(document: &Value) -> bool {
+/// Whether a document has this content, and nothing is on its way to replace it.
+fn holds(document: &Value, hash: &str) -> bool {
     text(document, "/state") == "active"
+        && text(document, "/content_hash") == hash
+        && text(document, "/ingestion/state") != "ingesting"
 }
 
 /// Whether the answer is of a revision that this request made.

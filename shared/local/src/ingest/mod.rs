@@ -1,7 +1,8 @@
 //! `lockstep ingest PATH...`: sends the files below some folders to a running service, over its HTTP API alone.
 //!
 //! A map: [`files`] finds them, [`client`] speaks to the service, [`report`] shows how it goes and what became of each.
-//! Run again, it goes on: a file's request has a key made of its name and content, so what was done is told, not done again.
+//! Run again, it goes on: what stands there with a file's hash is not sent, and what was on its way has a key made of its
+//! name and content, which the service takes up where it broke off.
 
 mod client;
 mod files;

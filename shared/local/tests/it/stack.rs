@@ -396,4 +396,12 @@ async fn a_folder_is_sent_once_and_what_failed_says_why() {
     let (well, said) = ingest(&stack, data.path(), files.path());
     assert!(well);
     assert_eq!(said["counts"], json!({ "done": 0, "unchanged": 3, "failed": 0 }), "{said}");
+
+    // What was so once, and is again: the answers of then do not count.
+    write("a.txt", b"The spare key lies under the third flowerpot.");
+    let (well, said) = ingest(&stack, data.path(), files.path());
+    assert!(well);
+    assert_eq!(said["counts"], json!({ "done": 1, "unchanged": 2, "failed": 0 }), "{said}");
+    let (_, said) = ingest(&stack, data.path(), files.path());
+    assert_eq!(said["counts"], json!({ "done": 0, "unchanged": 3, "failed": 0 }), "{said}");
 }
