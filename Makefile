@@ -14,12 +14,13 @@ QDRANT = $(if $(QDRANT_URL),true,LOCAL_QDRANT_BIN="$${LOCAL_QDRANT_BIN:-$$(share
 MODEL = EMBEDDING_MODEL_DIR="$${EMBEDDING_MODEL_DIR:-$$(shared/local/model/build)}" && export EMBEDDING_MODEL_DIR
 POSTGRES = $(if $(DATABASE_URL),true,POSTGRES_BIN="$${POSTGRES_BIN:-$$(shared/local/postgres/fetch)}" && export POSTGRES_BIN)
 PARTS = $(MODEL) && $(POSTGRES) && $(QDRANT)
-# Only tests need it.
+# Only tests need them.
+RIE = RIE="$$(shared/local/sam/rie)" && export RIE
 MOTO = MOTO_SERVER="$$(shared/local/moto/fetch)" && export MOTO_SERVER
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools:
@@ -51,6 +52,9 @@ ingest: tools ## Send all files below DIR to the running stack (URL=http://127.0
 .PHONY: test
 test: setup ## Run all tests, against real stores
 	@$(MOTO) && $(PARTS) && cargo test --workspace
+	@# With the tests, or their features would make other builds of everything.
+	@cargo build --quiet --workspace --bins --tests
+	@$(RIE) && $(PARTS) && shared/local/sam/drive "$$CARGO_TARGET_DIR/debug/lockstep" "$$CARGO_TARGET_DIR/debug"
 	@shared/local/qdrant/build test
 
 .PHONY: soak
@@ -94,16 +98,27 @@ lint: tools ## Check format and lints, in both workspaces
 	else echo "lint: local-qdrant's toolchain has no clippy, skipped (rustup component add clippy)" >&2; fi
 
 .PHONY: build
-build: tools ## Pack the functions for Lambda into dist/ (on this machine's architecture)
-	@cargo build --release --package auth --package ingest --package query --bins
-	@mkdir -p dist && $(MODEL) && for function in auth migrate ingest ingest-events sweeper query query-stream; do \
-		model="$$EMBEDDING_MODEL_DIR"; if [[ $$function == auth || $$function == migrate ]]; then model=; fi; \
-		shared/local/zip/zip "dist/$$function.zip" "$$CARGO_TARGET_DIR/release/$$function" $${model:+"$$model"} || exit 1; \
-	done
+build: tools ## Pack the functions for Lambda into dist/ (ARCH=arm64 or x86_64; this machine's)
+	@shared/local/zip/build $(ARCH)
+
+.PHONY: test-release
+test-release: setup build ## Drive the functions of dist/ through AWS's emulator with recorded events
+	@cargo build --package local --bin lockstep
+	@$(RIE) && $(PARTS) && shared/local/sam/drive "$$CARGO_TARGET_DIR/debug/lockstep" dist
+
+.PHONY: invoke
+invoke: tools ## Give a function an event as Lambda does, while the stack runs (FUNCTION=query EVENT=question)
+	@test -n "$(FUNCTION)" -a -n "$(EVENT)" || { echo "usage: make invoke FUNCTION=query EVENT=question (functions/*/events/)" >&2; exit 2; }
+	@cargo build --quiet --package auth --package ingest --package query --bins
+	@$(RIE) && $(MODEL) && LOCKSTEP_DATA_DIR="$(DATA)" LOCKSTEP_URL="$(URL)" shared/local/sam/invoke "$$CARGO_TARGET_DIR/debug" "$(FUNCTION)" "$(EVENT)"
 
 .PHONY: lint-template
 lint-template: ## Check the template (fetches the linters once; minutes)
 	@shared/local/sam/lint
+
+.PHONY: stack-template
+stack-template: ## Create the template's stack in a stand-in for AWS (fetches it once)
+	@shared/local/sam/stack
 
 .PHONY: fmt
 fmt: tools ## Format the code

@@ -108,21 +108,9 @@ pub fn sweep() {
     counter!("sweeps").increment(1);
 }
 
-/// What is wrong with a secret.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SecretFailure {
-    /// Secrets Manager does not give it.
-    Unreadable,
-    /// Its value has not the form that it must have.
-    Invalid,
-    /// Whom it is presented to refuses it, and reading it again brings no other.
-    Refused,
-}
-
-/// A secret does not do its work.
-pub fn secret_failure(reason: SecretFailure) {
-    // Without a label: an alarm looks at one series for each function. The log says which secret, and why.
-    tracing::debug!(?reason, "a secret does not do its work");
+/// A secret can not be read, does not hold, or is refused though it was just read. Which one stands in the log: one alarm
+/// counts them all, and `CloudWatch` adds up nothing over labels.
+pub fn secret_failure() {
     counter!("secret_failures").increment(1);
 }
 
@@ -137,4 +125,33 @@ pub fn drift(missing: i64, orphans: i64, mislinked: i64, withheld: i64) {
 
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The table above is what operators read.
+    #[test]
+    fn what_is_documented_is_measured_and_what_is_measured_is_documented() {
+        let source = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
+        let mut documented = BTreeSet::new();
+        for row in source.lines().filter_map(|line| line.strip_prefix("//! | `")) {
+            let mut cells = row.split('|');
+            let (names, kind, labels) = (cells.next().unwrap(), cells.next().unwrap(), cells.next().unwrap());
+            for name in names.split(',') {
+                documented.insert([name, kind, labels].map(|cell| cell.trim().trim_matches('`').to_owned()));
+            }
+        }
+        let mut measured = BTreeSet::new();
+        for kind in ["counter", "gauge", "histogram"] {
+            for call in source.split(&format!("{kind}!(\"")).skip(1) {
+                let call: Vec<&str> = call.split(')').next().unwrap().split('"').collect();
+                let [name, label] = [0, 2].map(|at| call.get(at).copied().unwrap_or_default().to_owned());
+                measured.insert([name, kind.to_owned(), label]);
+            }
+        }
+        assert!(measured.len() > 10);
+        assert_eq!(documented, measured);
+    }
 }

@@ -44,7 +44,8 @@ eval: how well questions find their documents (docs.jsonl, queries.jsonl, qrels.
   --half 0|1       every second question: tune on one half, report the other
   --json FILE      the figures as JSON
 
-ingest: sends files, and folders with all below them, to a running stack or service; run again, it goes on
+ingest: sends files, folders with all below them, and s3://bucket/prefix, to a running stack or service; run again, it goes
+        on
 
   --url URL     the service (default: $LOCKSTEP_URL, else http://127.0.0.1:8080)
   --knowledge-base ID   where to (default: the personal one)

@@ -63,19 +63,46 @@ impl S3 {
 
     /// The URL of an object: in the bucket's own host on AWS, below the endpoint elsewhere.
     fn url(&self, object: &ObjectId) -> String {
-        let key = utf8_percent_encode(&object.key, &PATH);
-        let base = match &self.config.endpoint {
-            Some(endpoint) => format!("{}/{}/{key}", endpoint.trim_end_matches('/'), object.bucket),
-            // A dot in the bucket's name would be one label too many for the certificate.
-            None if object.bucket.contains('.') => {
-                format!("https://s3.{}.amazonaws.com/{}/{key}", self.config.region, object.bucket)
-            }
-            None => format!("https://{}.s3.{}.amazonaws.com/{key}", object.bucket, self.config.region),
-        };
+        let base = format!("{}/{}", self.bucket(&object.bucket), utf8_percent_encode(&object.key, &PATH));
         match &object.version {
             Some(version) => format!("{base}?versionId={}", utf8_percent_encode(version, &QUERY)),
             None => base,
         }
+    }
+
+    fn bucket(&self, bucket: &str) -> String {
+        match &self.config.endpoint {
+            Some(endpoint) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+            // A dot in the bucket's name would be one label too many for the certificate.
+            None if bucket.contains('.') => format!("https://s3.{}.amazonaws.com/{bucket}", self.config.region),
+            None => format!("https://{bucket}.s3.{}.amazonaws.com", self.config.region),
+        }
+    }
+
+    /// A page of a bucket's list, in the order of the keys: those that begin with `prefix` and come after `after`, with their
+    /// sizes in bytes. At most 1,000; an empty page is the end.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html>
+    ///
+    /// # Errors
+    /// [`ObjectError::Missing`] when there is no such bucket.
+    pub async fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+        deadline: Deadline,
+    ) -> Result<Vec<(String, u64)>, ObjectError> {
+        let [prefix, after] = [prefix, after].map(|text| utf8_percent_encode(text, &QUERY).to_string());
+        let url = format!("{}/?list-type=2&prefix={prefix}&start-after={after}", self.bucket(bucket));
+        let url = self.presign_url(&Method::GET, url, &[], OWN_VALID).await?;
+        let response =
+            CLIENT.get(url).timeout(deadline.at_most(REQUEST_MAX).remaining()).send().await.map_err(failed)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(status, response).await);
+        }
+        let page = response.text().await.map_err(failed)?;
+        Ok(page.split("<Contents>").skip(1).filter_map(listed).collect())
     }
 
     /// Given ones, or what the platform has: the function's role, a profile.
@@ -100,6 +127,16 @@ impl S3 {
         headers: &[(&str, &str)],
         valid: Duration,
     ) -> Result<String, ObjectError> {
+        self.presign_url(method, self.url(object), headers, valid).await
+    }
+
+    async fn presign_url(
+        &self,
+        method: &Method,
+        url: String,
+        headers: &[(&str, &str)],
+        valid: Duration,
+    ) -> Result<String, ObjectError> {
         let unsigned = |error: Box<dyn std::error::Error + Send + Sync>| ObjectError::Unsigned(error);
         let mut settings = SigningSettings::default();
         settings.signature_location = SignatureLocation::QueryParams;
@@ -116,7 +153,6 @@ impl S3 {
             .settings(settings)
             .build()
             .map_err(|error| unsigned(error.into()))?;
-        let url = self.url(object);
         let body = SignableBody::UnsignedPayload;
         let request = SignableRequest::new(method.as_str(), url.as_str(), headers.iter().copied(), body)
             .map_err(|error| unsigned(error.into()))?;
@@ -202,6 +238,17 @@ impl ObjectStore for S3 {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         Ok(PresignedPut { url, headers })
     }
+}
+
+/// The key and the size of one entry of a list.
+fn listed(entry: &str) -> Option<(String, u64)> {
+    let part = |name: &str| {
+        let (_, rest) = entry.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+    };
+    let key = part("Key")?.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'");
+    let key = key.replace("&#39;", "'").replace("&#x2F;", "/").replace("&amp;", "&");
+    Some((key, part("Size")?.parse().ok()?))
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

@@ -10,11 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Entry, READ_TIMEOUT, SecretError};
-use crate::{
-    config::ConfigError,
-    metrics::{self, SecretFailure},
-    problem::Causes,
-};
+use crate::{config::ConfigError, metrics, problem::Causes};
 
 /// Between the two readings that a refusal starts when the first brings nothing new. The other side and the secret are
 /// never changed at the same moment; who rotates by hand takes about so long from one to the other. Shorter than a request
@@ -67,7 +63,7 @@ impl Credential {
     /// the version that is to come (`AWSPENDING`) may hold already.
     pub async fn renew(&self, refused: &Arc<SecretString>) -> bool {
         let Some(entry) = &self.0.entry else {
-            metrics::secret_failure(SecretFailure::Refused);
+            metrics::secret_failure();
             return false;
         };
         let came = Instant::now();
@@ -81,7 +77,7 @@ impl Credential {
                 return true;
             }
             if ended.elapsed() < LEFT_ALONE {
-                metrics::secret_failure(SecretFailure::Refused);
+                metrics::secret_failure();
                 return false;
             }
         }
@@ -93,7 +89,7 @@ impl Credential {
         let renewed = self.adopt(entry, refused, read(entry.secrets.get(&entry.id)).await)
             || self.adopt(entry, refused, read(entry.secrets.get_pending(&entry.id)).await);
         if !renewed {
-            metrics::secret_failure(SecretFailure::Refused);
+            metrics::secret_failure();
             tracing::error!(secret = entry.id, "what the secret holds is refused");
             *in_vain = Some(Instant::now());
         }
@@ -110,7 +106,7 @@ impl Credential {
         match read {
             Some(Ok(Some(value))) if value.expose_secret() != refused.expose_secret() => {
                 if let Err(error) = (self.0.check)(value.expose_secret()) {
-                    metrics::secret_failure(SecretFailure::Invalid);
+                    metrics::secret_failure();
                     tracing::error!(secret = entry.id, error = %Causes(&error), "the secret does not hold");
                     return false;
                 }
@@ -120,12 +116,12 @@ impl Credential {
             }
             Some(Ok(_)) => false,
             Some(Err(error)) => {
-                metrics::secret_failure(SecretFailure::Unreadable);
+                metrics::secret_failure();
                 tracing::error!(secret = entry.id, error = %Causes(&error), "the secret is not read");
                 false
             }
             None => {
-                metrics::secret_failure(SecretFailure::Unreadable);
+                metrics::secret_failure();
                 tracing::error!(secret = entry.id, "the secret is not read in time");
                 false
             }

@@ -17,11 +17,7 @@ use tokio::{
 };
 
 pub use self::credential::{Credential, RENEWAL_MAX};
-use crate::{
-    config::ConfigError,
-    metrics::{self, SecretFailure},
-    problem::Causes,
-};
+use crate::{config::ConfigError, metrics, problem::Causes};
 
 /// A store of secrets.
 #[async_trait]
@@ -150,16 +146,16 @@ impl<T> Live<T> {
             Ok(Ok(secret)) => match make(secret.expose_secret()) {
                 Ok(value) => *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value),
                 Err(error) => {
-                    metrics::secret_failure(SecretFailure::Invalid);
+                    metrics::secret_failure();
                     tracing::error!(secret = entry.id, error = %Causes(&error), "the secret does not hold");
                 }
             },
             Ok(Err(error)) => {
-                metrics::secret_failure(SecretFailure::Unreadable);
+                metrics::secret_failure();
                 tracing::error!(secret = entry.id, error = %Causes(&error), "the secret is not read");
             }
             Err(_) => {
-                metrics::secret_failure(SecretFailure::Unreadable);
+                metrics::secret_failure();
                 tracing::error!(secret = entry.id, "the secret is not read in time");
             }
         }

@@ -1,12 +1,13 @@
 //! What the client asks of the service.
 
-use std::{fmt::Write, fs, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::objects::s3::S3;
 use tokio::time::Instant;
 
 use super::{Options, files::File, report::Became};
@@ -33,6 +34,7 @@ pub(super) struct Client {
     url: String,
     token: String,
     knowledge_base: Option<String>,
+    s3: Arc<S3>,
 }
 
 /// What an idempotency key brought back.
@@ -53,14 +55,15 @@ impl From<reqwest::Error> for Refused {
 
 impl Client {
     /// A client that may speak: with the given token, or as the demo's account of the local stack.
-    pub(super) async fn connect(options: &Options) -> Result<Self, Failure> {
+    pub(super) async fn connect(options: &Options, s3: Arc<S3>) -> Result<Self, Failure> {
         let http = reqwest::Client::builder().timeout(REQUEST_MAX).no_proxy().build();
         let http = http.map_err(Failure::because("no HTTP client"))?;
         let token = match &options.token {
             Some(token) => token.clone(),
             None => demo::sign_in(&options.url, &settings::data_dir()).await?,
         };
-        let mut client = Self { http, url: options.url.clone(), token, knowledge_base: options.knowledge_base.clone() };
+        let mut client =
+            Self { http, url: options.url.clone(), token, knowledge_base: options.knowledge_base.clone(), s3 };
         if client.knowledge_base.is_none() {
             client.knowledge_base = client.personal().await;
         }
@@ -86,8 +89,7 @@ impl Client {
     }
 
     async fn try_send(&self, file: &File) -> Result<Became, Refused> {
-        let bytes = fs::read(&file.path).map_err(|error| Refused(format!("it can not be read: {error}")))?;
-        let bytes = Bytes::from(bytes);
+        let bytes = file.read(&self.s3).await.map_err(|error| Refused(format!("it can not be read: {error}")))?;
         let hash = hex(&Sha256::digest(&bytes));
         if bytes.len() as u64 > BODY_BYTES_MAX {
             return self.upload(file, bytes, &hash).await;
@@ -140,7 +142,7 @@ impl Client {
     /// Puts a large file into the bucket, unless the document there has this content.
     async fn upload(&self, file: &File, bytes: Bytes, hash: &str) -> Result<Became, Refused> {
         let media_type = media_type(&file.name);
-        let mut body = json!({ "path": file.name, "media_type": media_type, "size_bytes": bytes.len() });
+        let mut body = json!({ "path": file.name.trim_start_matches("s3://"), "media_type": media_type, "size_bytes": bytes.len() });
         if let (Some(id), Some(body)) = (&self.knowledge_base, body.as_object_mut()) {
             body.insert("knowledge_base".to_owned(), json!(id));
         }

@@ -1,4 +1,4 @@
-//! `lockstep ingest PATH...`: sends the files below some folders to a running service, over its HTTP API alone.
+//! `lockstep ingest PATH...`: sends the files below some folders, and the objects in some buckets, to a running service, over its HTTP API alone.
 //!
 //! A map: [`files`] finds them, [`client`] speaks to the service, [`report`] shows how it goes and what became of each.
 //! Run again, it goes on: what stands there with a file's hash is not sent, and what was on its way has a key made of its
@@ -8,15 +8,16 @@ mod client;
 mod files;
 mod report;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, stream};
+use shared::{config::ObjectsConfig, objects::s3::S3};
 
 use self::{
     client::Client,
     report::{Became, Report},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, settings};
 
 /// Files that are on their way at the same time: enough to hide the waiting, and no flood.
 pub const PARALLEL: usize = 4;
@@ -24,7 +25,7 @@ pub const PARALLEL: usize = 4;
 /// What is to be sent, and where to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
-    /// Files and folders.
+    /// Files, folders, and `s3://bucket/prefix`.
     pub paths: Vec<PathBuf>,
     /// The service.
     pub url: String,
@@ -48,8 +49,9 @@ pub fn run(options: &Options) -> Result<bool, Failure> {
 }
 
 async fn send_all(options: &Options) -> Result<bool, Failure> {
-    let files = files::below(&options.paths)?;
-    let client = &Client::connect(options).await?;
+    let s3 = Arc::new(S3::new(&buckets()));
+    let files = files::all(&options.paths, &s3).await?;
+    let client = &Client::connect(options, s3).await?;
     let report = &Report::new(&files);
     let work = files.iter().map(async |file| {
         let became = client.send(file).await;
@@ -59,4 +61,16 @@ async fn send_all(options: &Options) -> Result<bool, Failure> {
     report.finish();
     print!("{}", if options.json { report.json() } else { report.table() });
     Ok(report.count(Became::is_failed) == 0)
+}
+
+/// Where buckets are: AWS, with the credentials that its own tools would use, unless the variables of the functions say otherwise.
+fn buckets() -> ObjectsConfig {
+    let defaults = ObjectsConfig::default();
+    let key = settings::var("S3_ACCESS_KEY_ID").zip(settings::var("S3_SECRET_ACCESS_KEY"));
+    ObjectsConfig {
+        endpoint: settings::var("S3_ENDPOINT"),
+        region: settings::var("S3_REGION").or_else(|| settings::var("AWS_REGION")).unwrap_or(defaults.region),
+        credentials: key.map(|(id, secret)| (id, secret.into())),
+        ..ObjectsConfig::default()
+    }
 }
