@@ -7,7 +7,7 @@
 //! | `requests` | counter | `route` | answered, whatever the answer |
 //! | `errors` | counter | `code` | problems answered, by their stable code |
 //! | `request_duration_ms` | histogram | `route` | from the request to its answer |
-//! | `stage_duration_ms` | histogram | `stage` | the parts of a query: `authorise`, `rewrite`, `embed`, `qdrant`, `postgresql`, `rerank`, `answer` |
+//! | `stage_duration_ms` | histogram | `stage` | the parts of a query: `authorise`, `rewrite`, `embed`, `qdrant`, `postgresql`, `rerank`, `answer`; `hash` of a password |
 //! | `cold_starts` | counter | | first requests of a container |
 //! | `pool_wait_ms` | histogram | | waiting for a connection to PostgreSQL |
 //! | `retries` | counter | `dependency` | calls that were made again |
@@ -71,7 +71,7 @@ pub fn request(route: Option<&str>, code: Option<&'static str>, duration: Durati
     }
 }
 
-/// A part of a query took `ms` milliseconds.
+/// A part of a query, or the hash of a password, took `ms` milliseconds.
 pub fn stage(stage: &'static str, ms: f64) {
     histogram!("stage_duration_ms", "stage" => stage).record(ms);
 }

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use argon2::{
@@ -18,7 +18,7 @@ use argon2::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use shared::deadline::Deadline;
+use shared::{deadline::Deadline, metrics};
 use tokio::{sync::Semaphore, task::JoinError};
 
 use crate::password::Password;
@@ -186,6 +186,7 @@ impl Hasher {
         let turn = tokio::time::timeout_at(deadline.minus(WORK_TIME).instant(), self.turns.clone().acquire_owned());
         let turn = turn.await.map_err(|_| HashError::Busy)?.map_err(|_closed| HashError::Busy)?;
         let buffers = self.buffers.clone();
+        let started = Instant::now();
         let thread = tokio::task::spawn_blocking(move || {
             let mut buffer = buffers.take();
             let result = work(&mut buffer);
@@ -193,7 +194,9 @@ impl Hasher {
             drop((turn, place));
             result
         });
-        thread.await.map_err(HashError::Thread)?
+        let result = thread.await.map_err(HashError::Thread)?;
+        metrics::stage("hash", started.elapsed().as_secs_f64() * 1_000.0);
+        result
     }
 }
 
