@@ -78,6 +78,11 @@ signing-key: tools ## Make a signing key for a deployment (DIR=folder outside of
 	@cargo build --quiet --package local --bin lockstep
 	@exec "$$CARGO_TARGET_DIR/debug/lockstep" signing-key "$(DIR)"
 
+.PHONY: openapi
+openapi: tools ## Write the API's contract and its page anew (docs/contracts), from the handlers
+	@cargo build --quiet --package local --bin lockstep
+	@"$$CARGO_TARGET_DIR/debug/lockstep" openapi .
+
 .PHONY: fuzz
 fuzz: tools ## Read ten thousand mutated documents (FUZZ_MUTATIONS=n)
 	@FUZZ_MUTATIONS=$${FUZZ_MUTATIONS:-10000} cargo test --package ingest --test hostile -- mutated --nocapture

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio_postgres::types::Type;
+use utoipa::ToSchema;
 
 use crate::{
     db::{Db, DbError},
@@ -39,7 +40,7 @@ const KEY_CHARS: usize = PREFIX_CHARS + 1 + 2 * (SECRET_BYTES + CHECKSUM_BYTES);
 
 /// What a key lets its holder do, of what its account may do. None contains another: a key that only writes can leave
 /// documents and read none.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Ask questions, and look at documents, knowledge bases, members and the account.

@@ -4,13 +4,17 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema},
+};
 use uuid::Uuid;
 
 /// Declares a UUID newtype, so that one kind of id can not be passed for another.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
@@ -92,6 +96,14 @@ impl Serialize for ContentHash {
     }
 }
 
+impl PartialSchema for ContentHash {
+    fn schema() -> RefOr<schema::Schema> {
+        schema::Object::builder().schema_type(schema::Type::String).pattern(Some("^[0-9a-f]{64}$")).into()
+    }
+}
+
+impl ToSchema for ContentHash {}
+
 impl TryFrom<&[u8]> for ContentHash {
     type Error = InvalidValue;
 
@@ -101,7 +113,7 @@ impl TryFrom<&[u8]> for ContentHash {
 }
 
 /// What a member may do in a knowledge base. Ordered: a later role may do all that an earlier one may.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads and queries.
@@ -181,8 +193,21 @@ macro_rules! line {
                 self.0.fmt(f)
             }
         }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<schema::Schema> {
+                let text = schema::Object::builder().schema_type(schema::Type::String).pattern(Some(LINE));
+                text.min_length(Some(1)).max_length(Some(Self::BYTES_MAX)).into()
+            }
+        }
+
+        impl ToSchema for $name {}
     };
 }
+
+/// What [`one_line`] takes, as the API's contract says it: visible characters, with any white space around them.
+const LINE: &str =
+    r"^\s*[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?\s*$";
 
 line!(
     /// Where a document came from: names it within its knowledge base. A URI, a path or any other stable name;

@@ -4,6 +4,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 /// The media type of a problem.
@@ -91,6 +92,48 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them, in their order.
+    pub const ALL: [Self; 38] = [
+        Self::InvalidRequest,
+        Self::UnknownField,
+        Self::InvalidField,
+        Self::InvalidUtf8,
+        Self::ControlCharacter,
+        Self::EmptyDocument,
+        Self::DocumentTooComplex,
+        Self::ScannedDocument,
+        Self::PasswordProtected,
+        Self::MalformedDocument,
+        Self::TextTooLarge,
+        Self::ExtractionTimedOut,
+        Self::ExtractionOutOfMemory,
+        Self::ExtractionCrashed,
+        Self::Unauthenticated,
+        Self::InvalidCredentials,
+        Self::Forbidden,
+        Self::InsufficientScope,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::EmailTaken,
+        Self::EmailUnverified,
+        Self::IdempotencyKeyReused,
+        Self::IdempotencyKeyInFlight,
+        Self::DocumentBusy,
+        Self::AuditRunning,
+        Self::NotResumable,
+        Self::PersonalKnowledgeBase,
+        Self::LimitReached,
+        Self::LastOwner,
+        Self::Superseded,
+        Self::LeaseLost,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::RateLimited,
+        Self::DependencyUnavailable,
+        Self::DeadlineExceeded,
+        Self::Internal,
+    ];
+
     /// The stable name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -239,6 +282,12 @@ impl Code {
             }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong on our side"),
         }
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -402,5 +451,16 @@ impl fmt::Display for Causes<'_> {
             source = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_codes_are_listed_in_their_order() {
+        assert!(Code::ALL.iter().enumerate().all(|(n, code)| *code as usize == n));
+        assert_eq!(Code::Internal as usize + 1, Code::ALL.len(), "the last one is the last");
     }
 }

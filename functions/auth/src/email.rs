@@ -6,6 +6,10 @@ use serde::Serialize;
 use shared::domain::InvalidValue;
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::{RestrictionLevel, RestrictionLevelDetection};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema},
+};
 
 /// RFC 5321, section 4.5.3.1.3: a path has 256 octets, its brackets included.
 const BYTES_MAX: usize = 254;
@@ -81,6 +85,15 @@ impl fmt::Display for Email {
         self.0.fmt(f)
     }
 }
+
+impl PartialSchema for Email {
+    fn schema() -> RefOr<schema::Schema> {
+        let text = schema::Object::builder().schema_type(schema::Type::String);
+        text.format(Some(schema::SchemaFormat::Custom("email".to_owned()))).max_length(Some(BYTES_MAX)).into()
+    }
+}
+
+impl ToSchema for Email {}
 
 /// Whether a word shows what it is: only characters for identifiers, and no scripts mixed that are not written together.
 fn is_honest(word: &str) -> bool {

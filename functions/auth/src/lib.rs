@@ -31,7 +31,7 @@ pub mod users;
 use axum::Router;
 use shared::{App, config::ConfigError};
 
-pub use self::signer::Signer;
+pub use self::{routes::contract, signer::Signer};
 
 /// The function as a service.
 ///

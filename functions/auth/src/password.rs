@@ -1,12 +1,16 @@
 //! Passwords, before they are hashed. By NIST SP 800-63B-4, section 3.1.1.2: length and a list of what is known to be
 //! guessed first; no rules of composition; all of Unicode, normalised.
 
-use std::{collections::HashSet, fmt, str::FromStr, sync::LazyLock};
+use std::{borrow::Cow, collections::HashSet, fmt, str::FromStr, sync::LazyLock};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de};
 use shared::domain::InvalidValue;
 use unicode_normalization::UnicodeNormalization;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema},
+};
 
 use crate::email::Email;
 
@@ -39,6 +43,39 @@ impl fmt::Debug for RawPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RawPassword([redacted])")
     }
+}
+
+impl PartialSchema for RawPassword {
+    fn schema() -> RefOr<schema::Schema> {
+        text().description(Some("The account's password.")).into()
+    }
+}
+
+impl ToSchema for RawPassword {
+    fn name() -> Cow<'static, str> {
+        "Password".into()
+    }
+}
+
+/// How the API's contract describes the password of a new account, or another one of an account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NewPasswordText {}
+
+impl PartialSchema for NewPasswordText {
+    fn schema() -> RefOr<schema::Schema> {
+        let rules = "Not among those that are guessed first, not one character repeated, not the e-mail address.";
+        text().min_length(Some(CHARS_MIN)).pattern(Some(PRINTABLE)).description(Some(rules)).into()
+    }
+}
+
+impl ToSchema for NewPasswordText {}
+
+/// No control characters.
+const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+fn text() -> schema::ObjectBuilder {
+    let text = schema::Object::builder().schema_type(schema::Type::String).max_length(Some(CHARS_MAX));
+    text.format(Some(schema::SchemaFormat::KnownFormat(schema::KnownFormat::Password)))
 }
 
 impl RawPassword {

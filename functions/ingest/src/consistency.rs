@@ -2,10 +2,8 @@
 //! erasure.
 
 use axum::{
-    Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -16,11 +14,13 @@ use shared::{
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
     http::{Body, Invocation, Json, Params, PathId, Reader, Writer, media_type, unsupported_media_type},
     knowledge_bases,
-    problem::Problem,
+    problem::{Code, Problem},
     vectors::Part,
 };
 use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     audit::{self, Audit},
@@ -32,23 +32,22 @@ use crate::{
 const POLL_S: u16 = 5;
 
 /// The routes under `/consistency`.
-pub(crate) fn routes() -> Router<App> {
-    Router::new()
-        .route("/consistency", get(show))
-        .route("/consistency/verify", post(verify))
-        .route("/consistency/erasures/{id}", get(erasure))
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(verify)).routes(routes!(erasure))
 }
 
 /// Which knowledge base; the personal one unless told.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+#[schema(examples(json!({})))]
 pub struct Target {
     /// The knowledge base.
     pub knowledge_base: Option<KnowledgeBaseId>,
 }
 
 /// How the two stores stand, for one knowledge base.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Consistency {
     /// The knowledge base.
     pub knowledge_base: KnowledgeBaseId,
@@ -74,7 +73,7 @@ pub struct Consistency {
 }
 
 /// What PostgreSQL expects of Qdrant.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct ExpectedCounts {
     /// Documents.
     pub documents: i64,
@@ -85,7 +84,7 @@ pub struct ExpectedCounts {
 }
 
 /// What an audit found in a knowledge base.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct LastAudit {
     /// Its id.
     pub id: i64,
@@ -109,7 +108,19 @@ pub struct LastAudit {
     pub repaired: i64,
 }
 
-/// `GET /consistency`.
+/// Shows how the two stores stand, for one knowledge base.
+///
+/// Qdrant down is an answer too: its count is null, and `degraded` names it.
+#[utoipa::path(
+    get,
+    path = "/consistency",
+    tag = "consistency",
+    operation_id = "get_consistency",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(Target),
+    responses((status = 200, description = "Both stores, and the last audit.", body = Consistency)),
+    extensions(("x-codes" = json!([Code::NotFound]))),
+)]
 async fn show(
     State(app): State<App>,
     caller: Reader,
@@ -205,7 +216,7 @@ fn last_audit(row: &Row) -> Result<LastAudit, DbError> {
 }
 
 /// What an audit proves. Whoever has the ids can compute the digests.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Proof {
     /// The audit's id.
     pub audit: i64,
@@ -240,7 +251,7 @@ pub struct Proof {
 }
 
 /// One store's side of a proof.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Side {
     /// Ids.
     pub points: i64,
@@ -269,8 +280,22 @@ impl From<Audit> for Proof {
     }
 }
 
-/// `POST /consistency/verify`: audits one knowledge base, repairs what it finds, and answers with what it found. 202 when
-/// the time was too short.
+/// Audits one knowledge base, repairs what it finds, and answers with what it found.
+///
+/// For its editors and owners. `202` when the time was too short: then the sweeper goes on with it, or the same request.
+#[utoipa::path(
+    post,
+    path = "/consistency/verify",
+    tag = "consistency",
+    operation_id = "verify_consistency",
+    security(("access_token" = []), ("api_key" = ["write"])),
+    request_body = Option<Target>,
+    responses(
+        (status = 200, description = "What was found.", body = Proof),
+        (status = 202, description = "What has been found so far.", body = Proof, headers(("retry-after" = u16, description = "Seconds."))),
+    ),
+    extensions(("x-codes" = json!([Code::NotFound, Code::Forbidden, Code::AuditRunning, Code::LeaseLost]))),
+)]
 async fn verify(
     State(app): State<App>,
     caller: Writer,
@@ -301,7 +326,18 @@ async fn run(app: &App, caller: UserId, target: Target, deadline: Deadline) -> R
     audit::run(app, Some(id), deadline).await
 }
 
-/// `GET /consistency/erasures/{id}`: a deleted document's proof of erasure.
+/// Proves that a deleted document is erased.
+///
+/// Both stores are asked, now.
+#[utoipa::path(
+    get,
+    path = "/consistency/erasures/{id}",
+    tag = "consistency",
+    operation_id = "get_erasure",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(("id" = DocumentId, Path, description = "The document.")),
+    responses((status = 200, description = "What both stores say of it.", body = Erasure)),
+)]
 async fn erasure(
     State(app): State<App>,
     caller: Reader,

@@ -12,6 +12,7 @@ use shared::{
 };
 use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
@@ -28,7 +29,7 @@ const LIMIT_DEFAULT: i64 = 50;
 const LIMIT_MAX: i64 = 200;
 
 /// A document, as every route shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DocumentView {
     /// Its id.
     pub id: DocumentId,
@@ -49,6 +50,7 @@ pub struct DocumentView {
     /// Bytes of the same source.
     pub size_bytes: i64,
     /// The user's own keys and values.
+    #[schema(value_type = Object)]
     pub attributes: Value,
     /// The way into the stores of the newest revision that is on it; when there is none, of the newest.
     pub ingestion: IngestionView,
@@ -61,7 +63,7 @@ pub struct DocumentView {
 }
 
 /// What is happening to a document.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// A revision is on its way; `revision` says which one answers queries meanwhile.
@@ -73,7 +75,7 @@ pub enum State {
 }
 
 /// A revision's way into the stores.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct IngestionView {
     /// The revision.
     pub revision: i32,
@@ -90,7 +92,7 @@ pub struct IngestionView {
 }
 
 /// Why a revision failed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FailureView {
     /// Stable, `snake_case`.
     pub code: String,
@@ -99,7 +101,7 @@ pub struct FailureView {
 }
 
 /// Chunks of a revision.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct ChunkCounts {
     /// All.
     pub total: i32,
@@ -247,21 +249,25 @@ pub async fn require_for(app: &App, caller: UserId, id: DocumentId) -> Result<Do
 }
 
 /// Which documents, and how many.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// Only those of this knowledge base.
     pub knowledge_base: Option<KnowledgeBaseId>,
     /// Only the one with this `source_uri` (in each knowledge base).
+    #[param(value_type = Option<SourceUri>)]
     pub source_uri: Option<String>,
     /// At most so many, 1 to 200; 50 unless told.
+    #[param(minimum = 1, maximum = 200)]
     pub limit: Option<i64>,
     /// Where the page before ended: its `next_cursor`.
+    #[param(value_type = Option<Uuid>)]
     pub cursor: Option<String>,
 }
 
 /// A page of documents, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DocumentPage {
     /// The documents.
     pub items: Vec<DocumentView>,

@@ -11,6 +11,7 @@ use shared::{
 };
 use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{collections, error::IngestError};
@@ -19,7 +20,7 @@ use crate::{collections, error::IngestError};
 const PAGE: i64 = 100;
 
 /// What both stores say of a document that was deleted.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Erasure {
     /// The document.
     pub document: DocumentId,
@@ -46,7 +47,7 @@ pub struct Erasure {
 }
 
 /// What PostgreSQL holds of a deleted document.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct ErasedRows {
     /// Rows of it: document, revisions, chunks, positions. Those of a very large document go batch by batch.
     pub rows: i64,
@@ -55,7 +56,7 @@ pub struct ErasedRows {
 }
 
 /// An exact count of points.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct PointCount {
     /// The points; null when Qdrant does not answer.
     pub points: Option<u64>,

@@ -21,7 +21,7 @@ mod sweeper;
 mod uploads;
 
 pub use self::{
-    routes::router,
+    routes::{contract, router},
     sweep::{Swept, sweep},
     sweeper::{Done, SweeperEvent, sweeper},
 };

@@ -10,6 +10,7 @@ use shared::{
     http::{Json, media_type},
     problem::{Code, Problem},
 };
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::{unreadable, unsupported},
@@ -43,26 +44,46 @@ pub struct Source {
     pub content_hash: ContentHash,
 }
 
-/// What the query string or the JSON body says about a document.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A document whose text stands in the JSON body.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DocumentText, examples(json!({
+    "text": "The Eiffel Tower is 330 metres tall.", "source_uri": "https://example.org/eiffel", "title": "Eiffel Tower",
+    "attributes": {"lang": "en", "year": 2024}
+})))]
 pub struct Description {
+    /// The caller's personal one unless told.
     knowledge_base: Option<KnowledgeBaseId>,
+    /// Names the document within its knowledge base; without it, the document is named by its content's hash.
+    #[schema(value_type = Option<SourceUri>)]
     source_uri: Option<String>,
+    /// Unless given, it is looked for in the text.
+    #[schema(value_type = Option<Title>)]
     title: Option<String>,
+    /// Keys and values to filter by; at most 16 KiB of JSON, nested at most 8 deep. Left out: those that the document has stay.
+    #[schema(value_type = Option<Object>)]
     attributes: Option<Map<String, Value>>,
+    /// Of the text: `text/plain` unless told.
     media_type: Option<String>,
+    /// The document itself.
+    #[schema(required = true, nullable = false)]
     text: Option<String>,
 }
 
 /// The query string of a raw upload.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct RawParams {
+#[into_params(parameter_in = Query)]
+pub(crate) struct RawParams {
+    /// The knowledge base; the caller's personal one unless told. What a JSON body says comes before all of these.
     knowledge_base: Option<KnowledgeBaseId>,
+    /// Names the document within its knowledge base; without it, its content's hash does.
+    #[param(value_type = Option<SourceUri>)]
     source_uri: Option<String>,
+    /// Unless given, it is looked for in the document.
+    #[param(value_type = Option<Title>)]
     title: Option<String>,
-    /// JSON.
+    /// Keys and values to filter by, as a JSON object.
     attributes: Option<String>,
 }
 
@@ -72,37 +93,35 @@ struct RawParams {
 /// A problem that names what is wrong.
 pub fn parse(headers: &HeaderMap, query: Option<&str>, body: Bytes) -> Result<Source, Problem> {
     let media_type = media_type(headers);
+    let params = Description::try_from(shared::http::params::<RawParams>(query.unwrap_or_default())?)?;
     if media_type.as_deref() == Some("application/json") {
-        if query.is_some_and(|query| !query.is_empty()) {
-            return Err(Problem::new(Code::UnknownField, "With a JSON body, the query string has no parameters."));
-        }
-        return from_json(&body);
+        return from_json(&body, params);
     }
     let media_type = media_type.ok_or_else(|| unsupported(None))?;
     let charset = charset(headers)?;
-    let params = shared::http::params::<RawParams>(query.unwrap_or_default())?;
-    let attributes = match params.attributes {
-        Some(json) => Some(
-            serde_json::from_str(&json)
-                .map_err(|error| Problem::invalid_field("attributes", format!("is not a JSON object: {error}")))?,
-        ),
-        None => None,
-    };
-    let description = Description {
-        knowledge_base: params.knowledge_base,
-        source_uri: params.source_uri,
-        title: params.title,
-        attributes,
-        media_type: None,
-        text: None,
-    };
-    let name = description.source_uri.as_deref().unwrap_or_default();
+    let name = params.source_uri.as_deref().unwrap_or_default();
     let format = Format::detect(Some(&media_type), name, &body).map_err(|error| unreadable(&error))?;
-    source(description, format, charset, body)
+    source(params, format, charset, body)
 }
 
-fn from_json(body: &[u8]) -> Result<Source, Problem> {
+impl TryFrom<RawParams> for Description {
+    type Error = Problem;
+
+    fn try_from(params: RawParams) -> Result<Self, Problem> {
+        let invalid = |error| Problem::invalid_field("attributes", format!("is not a JSON object: {error}"));
+        let attributes = params.attributes.map(|json| serde_json::from_str(&json).map_err(invalid)).transpose()?;
+        let RawParams { knowledge_base, source_uri, title, .. } = params;
+        Ok(Self { knowledge_base, source_uri, title, attributes, media_type: None, text: None })
+    }
+}
+
+/// What the body says comes first.
+fn from_json(body: &[u8], params: Description) -> Result<Source, Problem> {
     let mut description: Description = Json::parse(body)?;
+    description.knowledge_base = description.knowledge_base.or(params.knowledge_base);
+    description.source_uri = description.source_uri.or(params.source_uri);
+    description.title = description.title.or(params.title);
+    description.attributes = description.attributes.or(params.attributes);
     let text = description.text.take().ok_or_else(|| Problem::invalid_field("text", "is missing"))?;
     let format = match description.media_type.take() {
         None => Format::Plain,

@@ -6,16 +6,17 @@ use axum::{
     Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use shared::{
     App,
     deadline::Deadline,
-    domain::DocumentId,
+    domain::{DocumentId, IdempotencyKey},
     http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
-    problem::{Causes, Problem},
+    problem::{Causes, Code, Problem},
 };
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     consistency,
@@ -33,15 +34,62 @@ const POLL_S: u16 = 2;
 
 /// All routes of the function.
 pub fn router(app: App) -> Router {
-    let routes = Router::new()
-        .route("/documents", post(create).get(list))
-        .route("/documents/{id}", get(show).delete(delete))
-        .route("/documents/{id}/retry", post(retry));
-    shared::http::finish(routes.merge(consistency::routes()).merge(uploads::routes()), app)
+    shared::http::finish(routes(), app)
 }
 
-/// `POST /documents`: 201 with the document when it is new, 200 when it is replaced or unchanged, 202 when the
-/// invocation's time was too short: then it goes on by itself, and the same request goes on with it as well.
+/// What the routes are, for the API's contract.
+#[must_use]
+pub fn contract() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(show, delete))
+        .routes(routes!(retry))
+        .merge(consistency::routes())
+        .merge(uploads::routes())
+}
+
+/// Ingests a document: its text as JSON, or the document itself as the body.
+///
+/// `201` when it is new, `200` when it is replaced or unchanged, and then it is complete in both stores; `202` when the time was
+/// too short: then it goes on by itself, and the same request goes on with it as well.
+#[utoipa::path(
+    post,
+    path = "/documents",
+    tag = "documents",
+    operation_id = "create_document",
+    security(("access_token" = []), ("api_key" = ["write"])),
+    params(
+        request::RawParams,
+        ("idempotency-key" = Option<IdempotencyKey>, Header, description = "Names this request: a second one with the same key is the same request, and gets the same answer."),
+    ),
+    request_body(content(
+        (request::Description = "application/json"),
+        ([u8] = "text/plain"), ([u8] = "text/markdown"), ([u8] = "text/html"), ([u8] = "text/csv"), ([u8] = "message/rfc822"),
+        ([u8] = "application/rtf"), ([u8] = "application/pdf"), ([u8] = "application/epub+zip"), ([u8] = "application/msword"),
+        ([u8] = "application/vnd.ms-powerpoint"), ([u8] = "application/vnd.ms-excel"),
+        ([u8] = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        ([u8] = "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+        ([u8] = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+    )),
+    responses(
+        (status = 200, description = "Replaced or unchanged.", body = DocumentView),
+        (status = 201, description = "New.", body = DocumentView, headers(("location" = String, description = "Its path."))),
+        (status = 202, description = "On its way.", body = DocumentView, headers(
+            ("location" = String, description = "Its path."),
+            ("retry-after" = u16, description = "Seconds."),
+        )),
+    ),
+    extensions(("x-codes" = json!([
+        Code::InvalidUtf8, Code::ControlCharacter, Code::EmptyDocument, Code::DocumentTooComplex, Code::ScannedDocument,
+        Code::PasswordProtected, Code::MalformedDocument, Code::TextTooLarge, Code::ExtractionTimedOut,
+        Code::ExtractionOutOfMemory, Code::ExtractionCrashed, Code::Forbidden, Code::NotFound, Code::IdempotencyKeyReused,
+        Code::IdempotencyKeyInFlight, Code::DocumentBusy, Code::Superseded, Code::LeaseLost, Code::LimitReached
+    ]))),
+)]
 async fn create(
     State(app): State<App>,
     caller: Writer,
@@ -81,8 +129,30 @@ fn accepted(view: DocumentView) -> Result<Response, Problem> {
     Ok((StatusCode::ACCEPTED, headers, Json(view)).into_response())
 }
 
-/// `POST /documents/{id}/retry`: goes on now with an ingestion that was interrupted or has failed for the moment, instead
-/// of waiting for the sweeper. 200 with the document when it is active, 202 when the time was too short again.
+/// Goes on now with an ingestion that was interrupted, instead of waiting for the sweeper.
+///
+/// `202` when the time was too short again.
+#[utoipa::path(
+    post,
+    path = "/documents/{id}/retry",
+    tag = "documents",
+    operation_id = "retry_document",
+    security(("access_token" = []), ("api_key" = ["write"])),
+    params(("id" = DocumentId, Path, description = "The document.")),
+    responses(
+        (status = 200, description = "Active.", body = DocumentView),
+        (status = 202, description = "On its way.", body = DocumentView, headers(
+            ("location" = String, description = "Its path."),
+            ("retry-after" = u16, description = "Seconds."),
+        )),
+    ),
+    extensions(("x-codes" = json!([
+        Code::InvalidUtf8, Code::ControlCharacter, Code::EmptyDocument, Code::DocumentTooComplex, Code::ScannedDocument,
+        Code::PasswordProtected, Code::MalformedDocument, Code::TextTooLarge, Code::ExtractionTimedOut,
+        Code::ExtractionOutOfMemory, Code::ExtractionCrashed, Code::Forbidden, Code::DocumentBusy, Code::NotResumable,
+        Code::Superseded, Code::LeaseLost
+    ]))),
+)]
 async fn retry(
     State(app): State<App>,
     caller: Writer,
@@ -123,6 +193,17 @@ async fn refuse(app: &App, key: Option<KeyedRequest>, problem: Problem, request_
     }
 }
 
+/// Lists documents, newest first.
+#[utoipa::path(
+    get,
+    path = "/documents",
+    tag = "documents",
+    operation_id = "list_documents",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(ListParams),
+    responses((status = 200, description = "A page.", body = DocumentPage)),
+    extensions(("x-codes" = json!([Code::NotFound]))),
+)]
 async fn list(
     State(app): State<App>,
     caller: Reader,
@@ -131,6 +212,16 @@ async fn list(
     Ok(Json(documents::list(&app, caller.user, params.check()?).await?))
 }
 
+/// Shows a document, and how far its ingestion is.
+#[utoipa::path(
+    get,
+    path = "/documents/{id}",
+    tag = "documents",
+    operation_id = "get_document",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(("id" = DocumentId, Path, description = "The document.")),
+    responses((status = 200, description = "The document.", body = DocumentView)),
+)]
 async fn show(
     State(app): State<App>,
     caller: Reader,
@@ -139,8 +230,20 @@ async fn show(
     Ok(Json(documents::require_for(&app, caller.user, id).await?))
 }
 
-/// `DELETE /documents/{id}`: out of sight when it answers; the points are removed at once if Qdrant is there, else by the
-/// sweeper.
+/// Deletes a document.
+///
+/// No answer contains it from now on. Its points are removed at once if Qdrant is there, else by the sweeper;
+/// `/consistency/erasures/{id}` proves it.
+#[utoipa::path(
+    delete,
+    path = "/documents/{id}",
+    tag = "documents",
+    operation_id = "delete_document",
+    security(("access_token" = []), ("api_key" = ["write"])),
+    params(("id" = DocumentId, Path, description = "The document.")),
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::DocumentBusy]))),
+)]
 async fn delete(
     State(app): State<App>,
     caller: Writer,

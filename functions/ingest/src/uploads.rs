@@ -3,7 +3,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use axum::{Router, extract::State, routing::post};
+use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -16,6 +16,8 @@ use shared::{
     problem::{Code, Problem},
 };
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::{IngestError, unsupported},
@@ -30,25 +32,32 @@ const VALID: Duration = Duration::from_mins(15);
 const PATH_BYTES_MAX: usize = 900;
 
 /// What is to be uploaded.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"path": "handbooks/2026.pdf", "media_type": "application/pdf", "size_bytes": 31_457_280})))]
 struct UploadRequest {
-    /// `None` stands for the caller's personal one.
+    /// The caller's personal one unless told.
     knowledge_base: Option<KnowledgeBaseId>,
-    /// Names the document within its knowledge base.
+    /// Names the document within its knowledge base: 1 to 900 bytes of UTF-8, of which no part between slashes is empty, `.` or `..`.
+    #[schema(min_length = 1, max_length = 900)]
     path: String,
+    /// One of those that are read; docs/formats.md lists them.
+    #[schema(pattern = r"^[ -~]+$")]
     media_type: String,
+    /// Bytes: exactly so many must be put.
+    #[schema(minimum = 1)]
     size_bytes: u64,
 }
 
 /// Where it goes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Upload {
     /// `PUT`, always.
     method: &'static str,
     /// Where to.
     url: String,
     /// Headers that the request must have, exactly so.
+    #[schema(value_type = HashMap<String, String>)]
     headers: serde_json::Map<String, serde_json::Value>,
     /// Until when.
     #[serde(with = "time::serde::rfc3339")]
@@ -60,10 +69,23 @@ struct Upload {
 }
 
 /// The route.
-pub(crate) fn routes() -> Router<App> {
-    Router::new().route("/uploads", post(create))
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
+/// Makes place for a document that is too large for a request.
+///
+/// What is put at `url` within 15 minutes comes back as an event and is ingested.
+#[utoipa::path(
+    post,
+    path = "/uploads",
+    tag = "documents",
+    operation_id = "create_upload",
+    security(("access_token" = []), ("api_key" = ["write"])),
+    request_body = UploadRequest,
+    responses((status = 201, description = "Where to put it, and how.", body = Upload)),
+    extensions(("x-codes" = json!([Code::NotFound, Code::Forbidden]))),
+)]
 async fn create(
     State(app): State<App>,
     caller: Writer,

@@ -10,11 +10,12 @@ use shared::{
     problem::Problem,
 };
 use tokio_postgres::types::Type;
+use utoipa::ToSchema;
 
 use crate::response::ByteRange;
 
 /// The answer to `GET /citations/{chunk}@{revision}`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CitationStatus {
     /// Whether the cited passage stands, word for word and under the same headings, in its document's active revision. False
     /// also for what never existed and for what the caller may not read: neither can be told from the other.
@@ -25,7 +26,7 @@ pub struct CitationStatus {
 }
 
 /// Where a cited passage stands now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Passage {
     /// The document.
     pub document_id: DocumentId,
@@ -43,7 +44,16 @@ pub struct Passage {
     pub text: String,
 }
 
-/// The route's handler. What is not an id and a revision names nothing: 404.
+/// Says whether a cited text still stands.
+#[utoipa::path(
+    get,
+    path = "/citations/{citation}",
+    tag = "query",
+    operation_id = "check_citation",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(("citation" = String, Path, description = "`chunk_id@revision` of the citation.", pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}@[0-9]{1,9}$")),
+    responses((status = 200, description = "Whether it stands, and where.", body = CitationStatus)),
+)]
 pub(crate) async fn show(
     State(app): State<App>,
     principal: Reader,

@@ -59,17 +59,15 @@ mod warm;
 
 use std::sync::Arc;
 
-use axum::{
-    Extension, Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::{Extension, Router, extract::State};
 use shared::{
     App,
     config::ConfigError,
     http::{Invocation, Json, Reader},
-    problem::Problem,
+    problem::{Code, Problem},
 };
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     pipeline::Engine,
@@ -83,14 +81,30 @@ use self::{
 /// When the configuration of a model does not hold.
 pub fn router(app: App) -> Result<Router, ConfigError> {
     let engine = Arc::new(Engine::new(&app)?);
-    let routes = Router::new()
-        .route("/query", post(query))
-        .route("/query/stream", post(stream::query))
-        .route("/citations/{citation}", get(citations::show))
-        .layer(Extension(engine));
-    Ok(shared::http::finish(routes, app))
+    Ok(shared::http::finish(routes().layer(Extension(engine)), app))
 }
 
+/// What the routes are, for the API's contract.
+#[must_use]
+pub fn contract() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(query)).routes(routes!(stream::query)).routes(routes!(citations::show))
+}
+
+/// Finds passages, and answers the question from them.
+#[utoipa::path(
+    post,
+    path = "/query",
+    tag = "query",
+    operation_id = "query",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    request_body = QueryRequest,
+    responses((status = 200, description = "The passages, best first; the answer, if one was asked for.", body = QueryResponse)),
+    extensions(("x-codes" = json!([Code::NotFound, Code::RateLimited]))),
+)]
 async fn query(
     State(app): State<App>,
     Extension(engine): Extension<Arc<Engine>>,

@@ -8,10 +8,11 @@ use shared::{
     domain::{DocumentId, KnowledgeBaseId},
     problem::Problem,
 };
+use utoipa::ToSchema;
 
 use crate::{
     cursor::{Cursor, Fingerprint},
-    filter::{self, Filter},
+    filter::{self, Filter, FilterBody},
 };
 
 /// Bytes of a question. The embedding model reads its first few hundred tokens; the lexical leg reads all.
@@ -43,26 +44,36 @@ pub const CONTEXT_MAX: usize = 5;
 /// ```json
 /// {"query": "How tall is the Eiffel Tower?", "k": 5, "answer": true}
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"query": "How tall is the Eiffel Tower?", "k": 5, "answer": true})))]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own that a client sets")]
 pub struct QueryRequest {
     /// The question: 1 to 8,192 bytes, not blank. Line breaks and tabs count as spaces; other control characters are
     /// refused.
+    #[schema(
+        min_length = 1,
+        max_length = 8192,
+        pattern = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"
+    )]
     pub query: String,
     /// The most hits to return: 1 to 100, by default 10.
     #[serde(default = "hits_default")]
+    #[schema(minimum = 1, maximum = 100, default = 10)]
     pub k: i64,
     /// Search only these knowledge bases (at most 100). One that does not exist or that the caller may not read makes
     /// the answer 404. Left out: all that the caller may read. Empty: none, so there are no hits.
     #[serde(default)]
+    #[schema(max_items = 100)]
     pub knowledge_bases: Option<Vec<KnowledgeBaseId>>,
     /// Search only these documents (at most 1,000). One that does not exist, or not for the caller, has no hits. Left
     /// out: all documents. Empty: none.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     pub documents: Option<Vec<DocumentId>>,
     /// Search only documents that pass this: tests of their fields and attributes.
     #[serde(default)]
+    #[schema(value_type = Option<FilterBody>)]
     pub filter: Option<Value>,
     /// How to search.
     #[serde(default)]
@@ -72,9 +83,11 @@ pub struct QueryRequest {
     pub group_by: Option<GroupBy>,
     /// Leave out hits with a lower score, 0 to 1.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
     pub min_score: Option<f32>,
     /// With each hit, so many chunks before and behind it, 0 to 5.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 5)]
     pub context: i64,
     /// With each hit, where the question's words stand in it.
     #[serde(default)]
@@ -88,6 +101,7 @@ pub struct QueryRequest {
     /// Earlier turns of the conversation, oldest first: at most 20, of at most 32 KiB in all. The question is searched as if
     /// it had been asked in full ("And how wide is it?").
     #[serde(default)]
+    #[schema(max_items = 20)]
     pub conversation: Vec<Turn>,
     /// Whether to let a reranker order the best candidates, where there is one.
     #[serde(default = "yes")]
@@ -98,7 +112,7 @@ pub struct QueryRequest {
 }
 
 /// A turn of a conversation.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Turn {
     /// Who said it.
@@ -108,8 +122,9 @@ pub struct Turn {
 }
 
 /// Who said something in a conversation.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Speaker)]
 pub enum Role {
     /// Who asks.
     User,
@@ -118,7 +133,7 @@ pub enum Role {
 }
 
 /// How to search.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// By meaning and by words, fused. Finds most.
@@ -131,7 +146,7 @@ pub enum Mode {
 }
 
 /// What hits are grouped by.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupBy {
     /// Their document.

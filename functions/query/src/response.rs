@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use shared::domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId};
+use utoipa::ToSchema;
 
 use crate::llm::Usage;
 
 /// The body of the answer to `POST /query`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct QueryResponse {
     /// The passages that were found, best first: at most `k`, of active revisions in readable knowledge bases only.
     pub hits: Vec<Hit>,
@@ -29,7 +30,7 @@ pub struct QueryResponse {
 }
 
 /// A passage that was found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Hit {
     /// The passage's id. The same passage keeps it while its text stays, over all revisions.
     pub chunk_id: ChunkId,
@@ -55,7 +56,7 @@ pub struct Hit {
 }
 
 /// What a hit has when it was asked for.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Extras {
     /// With `context`: the chunks around it in the document, in their order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +70,7 @@ pub struct Extras {
 }
 
 /// A chunk near a hit.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Neighbour {
     /// Its id.
     pub chunk_id: ChunkId,
@@ -86,7 +87,7 @@ pub struct Neighbour {
 }
 
 /// Where a hit stood in each leg; null where it was not among the candidates.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct HitLegs {
     /// By meaning.
     pub dense: Option<PlaceInLeg>,
@@ -95,7 +96,7 @@ pub struct HitLegs {
 }
 
 /// A place in a leg.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct PlaceInLeg {
     /// From 1.
     pub rank: usize,
@@ -104,7 +105,7 @@ pub struct PlaceInLeg {
 }
 
 /// The document that a hit stands in, as of its active revision.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct HitDocument {
     /// The document's id.
     pub id: DocumentId,
@@ -122,7 +123,7 @@ pub struct HitDocument {
 
 /// A half-open range of bytes, in UTF-8. It counts in the document's text: in the source itself for plain text and
 /// Markdown, in its reading as Markdown for other formats.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, ToSchema)]
 pub struct ByteRange {
     /// The first byte.
     pub start: u64,
@@ -131,7 +132,7 @@ pub struct ByteRange {
 }
 
 /// An answer to the question, every statement of it with its citation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Answer {
     /// How it was made.
     pub kind: AnswerKind,
@@ -153,7 +154,7 @@ impl Answer {
 }
 
 /// What was removed from a model's answer.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, ToSchema)]
 pub struct Removed {
     /// Citations of passages that it was not given.
     pub citations: usize,
@@ -170,7 +171,7 @@ impl Removed {
 }
 
 /// How an answer was made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerKind {
     /// Of sentences from the hits, word for word.
@@ -180,7 +181,7 @@ pub enum AnswerKind {
 }
 
 /// One statement of an answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Statement {
     /// What it says. In an extractive answer: exactly the document's text in the citation's `byte_range`.
     pub text: String,
@@ -192,7 +193,7 @@ pub struct Statement {
 }
 
 /// Where a statement stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Citation {
     /// The passage, one of the hits.
     pub chunk_id: ChunkId,
@@ -227,7 +228,7 @@ impl Citation {
 }
 
 /// How the hits were found. For people: its members may change.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Debug {
     /// In which order the stores were asked: `unfiltered`, `documents_first` (the filter was resolved to documents, which
     /// Qdrant looked among) or `index_first` (what does not pass the filter was left out at the join).
@@ -250,7 +251,7 @@ pub struct Debug {
 }
 
 /// A number for each leg.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct Legs {
     /// By meaning.
     pub dense: usize,
@@ -259,7 +260,7 @@ pub struct Legs {
 }
 
 /// Where the time went, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct Timings {
     /// Finding the readable knowledge bases.
     pub authorise: f64,

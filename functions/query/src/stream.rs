@@ -32,7 +32,7 @@ use shared::{
     App,
     deadline::Deadline,
     http::{Invocation, Json, Reader},
-    problem::Problem,
+    problem::{Code, Problem},
 };
 
 use crate::{
@@ -46,7 +46,20 @@ use crate::{
 /// Proxies cut connections that are silent for long; a comment keeps them.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The route's handler.
+/// Answers as `POST /query` does, as server-sent events: hits first, then the answer as it is written.
+///
+/// The events: `hits` (the answer of `/query` without `answer`), `token` (`{"text"}`, any number), `citations` (`answer` as `/query`
+/// has it, checked) or `degraded` instead, `usage`, and `done`, without which an answer is not complete.
+#[utoipa::path(
+    post,
+    path = "/query/stream",
+    tag = "query",
+    operation_id = "stream_query",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    request_body = QueryRequest,
+    responses((status = 200, description = "The events.", content_type = "text/event-stream", body = String)),
+    extensions(("x-codes" = json!([Code::NotFound, Code::RateLimited]))),
+)]
 pub(crate) async fn query(
     State(app): State<App>,
     Extension(engine): Extension<Arc<Engine>>,

@@ -17,6 +17,7 @@ usage: lockstep up [options]
        lockstep bench-large [--megabytes N]
        lockstep ingest PATH... [options]
        lockstep signing-key FOLDER
+       lockstep openapi CHECKOUT
 
 up: the whole stack
 
@@ -29,6 +30,7 @@ up: the whole stack
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
 
+  openapi       write docs/contracts of a checkout anew, from the handlers
   signing-key   make the two halves of a signing key for an installation elsewhere
   reindex       build Qdrant's collection anew from PostgreSQL, while the stack runs or not
   --next        the same for the other model (EMBEDDING_NEXT_URL and so on, or EMBEDDING_NEXT_MODEL_DIR)
@@ -105,6 +107,11 @@ pub enum Command {
         /// Where it is written.
         folder: std::path::PathBuf,
     },
+    /// Writes the API's contract.
+    Contract {
+        /// The checkout.
+        root: std::path::PathBuf,
+    },
     /// Sending files.
     Ingest(bulk::Options),
     /// [`USAGE`].
@@ -152,6 +159,10 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
             Arg::Value(word) if word == "signing-key" && command.is_none() => {
                 let folder = parser.value().map_err(wrong)?.into();
                 return Ok(Command::SigningKey { folder });
+            }
+            Arg::Value(word) if word == "openapi" && command.is_none() => {
+                let root = parser.value().map_err(wrong)?.into();
+                return Ok(Command::Contract { root });
             }
             Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
             Arg::Long(word) if collections == Some(reindex::Command::Start) => {

@@ -35,7 +35,7 @@ struct Functions {
 impl Functions {
     fn serving(&self, path: &str) -> &Router {
         match path.trim_start_matches('/').split('/').next().unwrap_or_default() {
-            "auth" | "knowledge-bases" | ".well-known" => &self.auth,
+            "auth" | "knowledge-bases" | ".well-known" | "openapi.json" | "docs" => &self.auth,
             "consistency" | "documents" | "uploads" => &self.ingest,
             "citations" | "query" => &self.query,
             _ => &self.own,
@@ -54,7 +54,7 @@ pub fn router(app: &App) -> Result<Router, ConfigError> {
         auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?)?,
         ingest: ingest::router(app.clone()),
         query: query::router(app.clone())?,
-        own: shared::http::finish(own, app.clone()),
+        own: shared::http::finish(own.into(), app.clone()),
     };
     // A fallback and no route: a route's parameters would stay in the request and confuse the function's own.
     Ok(Router::new().fallback(async move |request: Request| -> Result<Response, Infallible> {

@@ -5,6 +5,7 @@
 //! [`settings`] reads the environment.
 
 pub mod args;
+pub mod contract;
 pub mod demo;
 pub mod eval;
 pub mod failure;

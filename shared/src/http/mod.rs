@@ -18,6 +18,7 @@ use axum::{
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
+use utoipa_axum::router::OpenApiRouter;
 
 pub use self::callers::{Admin, Reader, Writer};
 pub use self::client::{Address, Client};
@@ -45,8 +46,10 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 /// What is kept of a request's time to say which of its calls took too long: their deadline is earlier by this much.
 const BLAME_MARGIN: Duration = Duration::from_millis(100);
 
-/// Makes a function's routes a service: adds what all functions share.
-pub fn finish(routes: Router<App>, app: App) -> Router {
+/// Makes a function's routes a service: adds what all functions share. Only routes that the API's contract describes can
+/// be made one.
+pub fn finish(routes: OpenApiRouter<App>, app: App) -> Router {
+    let (routes, _) = routes.split_for_parts();
     routes
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {

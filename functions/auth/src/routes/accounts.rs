@@ -1,9 +1,8 @@
 //! Registration, login and the caller's profile.
 
 use axum::{
-    Extension, Router,
+    Extension,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,67 +10,80 @@ use shared::{
     App,
     domain::{DisplayName, InvalidValue, KnowledgeBaseId, Role, UserId},
     http::{Client, Invocation, Json, Principal, Reader},
-    problem::Problem,
+    problem::{Code, Problem},
 };
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::sessions::TokensBody;
 use crate::{
     accounts::{Accounts, OtherSessions, PasswordChange, Profile, SignedIn},
     email::Email,
-    password::RawPassword,
+    password::{NewPasswordText, RawPassword},
     users::User,
 };
 
 /// Those that try credentials or send mail: limited for each client.
-pub(super) fn limited() -> Router<App> {
-    Router::new().route("/auth/register", post(register)).route("/auth/login", post(log_in))
+pub(super) fn limited() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(register)).routes(routes!(log_in))
 }
 
 /// Those of a caller who has proved who they are.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/auth/me", get(profile).patch(update).delete(delete))
-        .route("/auth/me/password", post(change_password))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(profile, update, delete)).routes(routes!(change_password))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"email": "ada@example.com", "password": "correct horse battery", "display_name": "Ada Lovelace"})))]
 struct Registration {
+    #[schema(value_type = Email)]
     email: String,
+    #[schema(value_type = NewPasswordText)]
     password: RawPassword,
+    #[schema(value_type = Option<DisplayName>)]
     display_name: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"email": "ada@example.com", "password": "correct horse battery"})))]
 struct Login {
+    #[schema(value_type = Email)]
     email: String,
     password: RawPassword,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"password": "correct horse battery"})))]
 struct Reauthentication {
     password: RawPassword,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"display_name": "Ada King"})))]
 struct Update {
     /// `null` removes it.
     #[serde(default)]
+    #[schema(value_type = Option<DisplayName>)]
     display_name: Given,
+    #[schema(value_type = Option<Email>)]
     email: Option<String>,
     /// Needed for another address.
     password: Option<RawPassword>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"current_password": "correct horse battery", "password": "staple of another horse"})))]
 struct NewPassword {
     current_password: RawPassword,
+    #[schema(value_type = NewPasswordText)]
     password: RawPassword,
+    /// Unless told otherwise, they do.
     #[serde(default = "yes")]
     end_other_sessions: bool,
 }
@@ -94,7 +106,7 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct UserBody {
     id: UserId,
     email: String,
@@ -105,7 +117,14 @@ struct UserBody {
 }
 
 /// By RFC 6749, section 5.1, with the account beside the token.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "user": {"id": "019ab1ee-5f0b-7a51-8c42-0d9e6b3f7a24", "email": "ada@example.com", "email_verified": true, "display_name": "Ada Lovelace",
+    "created_at": "2026-11-25T09:30:00Z"},
+    "knowledge_base": "019ab1ee-5f0c-7c3a-9d1e-2b7f4c8a6e10",
+    "access_token": "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCJ9.e30.c2ln", "token_type": "Bearer", "expires_in": 900,
+    "refresh_token": "lr_VGhlIGZhbWlseSBvZiBhIHNlc3Npb24..."
+})))]
 struct SignedInBody {
     user: UserBody,
     knowledge_base: Option<KnowledgeBaseId>,
@@ -113,7 +132,12 @@ struct SignedInBody {
     tokens: TokensBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "id": "019ab1ee-5f0b-7a51-8c42-0d9e6b3f7a24", "email": "ada@example.com", "email_verified": true, "display_name": "Ada Lovelace",
+    "created_at": "2026-11-25T09:30:00Z",
+    "knowledge_bases": [{"id": "019ab1ee-5f0c-7c3a-9d1e-2b7f4c8a6e10", "role": "owner", "personal": true}]
+})))]
 struct ProfileBody {
     #[serde(flatten)]
     user: UserBody,
@@ -123,13 +147,26 @@ struct ProfileBody {
     knowledge_bases: Vec<MembershipBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct MembershipBody {
     id: KnowledgeBaseId,
     role: Role,
     personal: bool,
 }
 
+/// Makes an account.
+///
+/// The answer is `201` with the tokens of a session where registration is open (`AUTH_REGISTRATION=open`), else `202`: then
+/// the account holds when the code that was mailed comes back to `/auth/verify`.
+#[utoipa::path(
+    post,
+    path = "/auth/register",
+    tag = "accounts",
+    operation_id = "register",
+    request_body = Registration,
+    responses((status = 201, description = "The account, signed in.", body = SignedInBody), (status = 202, description = "What there is to say was mailed.", body = MailedBody)),
+    extensions(("x-codes" = json!([Code::EmailTaken, Code::RateLimited]))),
+)]
 async fn register(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
@@ -147,6 +184,16 @@ async fn register(
     })
 }
 
+/// Begins a session.
+#[utoipa::path(
+    post,
+    path = "/auth/login",
+    tag = "accounts",
+    operation_id = "log_in",
+    request_body = Login,
+    responses((status = 200, description = "The tokens of the session.", body = SignedInBody)),
+    extensions(("x-codes" = json!([Code::InvalidCredentials, Code::EmailUnverified, Code::RateLimited]))),
+)]
 async fn log_in(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
@@ -159,12 +206,34 @@ async fn log_in(
     Ok(private(StatusCode::OK, SignedInBody::from(signed_in)))
 }
 
+/// Shows the account and its knowledge bases.
+#[utoipa::path(
+    get,
+    path = "/auth/me",
+    tag = "accounts",
+    operation_id = "get_account",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    responses((status = 200, description = "The account.", body = ProfileBody)),
+)]
 async fn profile(Extension(accounts): Extension<Accounts>, caller: Reader) -> Result<Response, Problem> {
     let profile = accounts.profile(caller.user).await?;
     Ok(private(StatusCode::OK, ProfileBody::from(profile)))
 }
 
-/// `PATCH /auth/me`: the name at once, the address when its code comes back.
+/// Changes the account.
+///
+/// The name changes at once, and `null` removes it; the address, which needs the password, changes when the code that is sent
+/// there comes back to `/auth/verify`.
+#[utoipa::path(
+    patch,
+    path = "/auth/me",
+    tag = "accounts",
+    operation_id = "update_account",
+    security(("access_token" = [])),
+    request_body = Update,
+    responses((status = 200, description = "The account as it is now.", body = ProfileBody)),
+    extensions(("x-codes" = json!([Code::InvalidCredentials, Code::RateLimited]))),
+)]
 async fn update(
     Extension(accounts): Extension<Accounts>,
     caller: Principal,
@@ -197,7 +266,19 @@ async fn update(
     Ok(private(StatusCode::OK, ProfileBody { pending_email, ..ProfileBody::from(profile) }))
 }
 
-/// `POST /auth/me/password`: the other sessions end, unless they are to stay.
+/// Changes the password.
+///
+/// The other sessions end, unless they are to stay.
+#[utoipa::path(
+    post,
+    path = "/auth/me/password",
+    tag = "accounts",
+    operation_id = "change_password",
+    security(("access_token" = [])),
+    request_body = NewPassword,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::InvalidCredentials, Code::RateLimited]))),
+)]
 async fn change_password(
     Extension(accounts): Extension<Accounts>,
     caller: Principal,
@@ -212,7 +293,19 @@ async fn change_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `DELETE /auth/me`: a token alone is not enough to end an account, because it may be stolen.
+/// Deletes the account.
+///
+/// With everything that belongs to it. A token alone is not enough, because it may be stolen: the password is asked for.
+#[utoipa::path(
+    delete,
+    path = "/auth/me",
+    tag = "accounts",
+    operation_id = "delete_account",
+    security(("access_token" = [])),
+    request_body = Reauthentication,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::InvalidCredentials, Code::RateLimited]))),
+)]
 async fn delete(
     Extension(accounts): Extension<Accounts>,
     caller: Principal,
@@ -230,9 +323,15 @@ fn invalid(field: &str, reason: &InvalidValue) -> Problem {
 }
 
 /// What everybody is told whose answer is in their mailbox.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"detail": "Look into your mail: what there is to say was sent there."})))]
+pub(super) struct MailedBody {
+    detail: &'static str,
+}
+
 pub(super) fn look_into_your_mail() -> Response {
-    let body = serde_json::json!({ "detail": "Look into your mail: what there is to say was sent there." });
-    private(StatusCode::ACCEPTED, body)
+    let detail = "Look into your mail: what there is to say was sent there.";
+    private(StatusCode::ACCEPTED, MailedBody { detail })
 }
 
 /// An answer that no cache may keep: RFC 6749, section 5.1.

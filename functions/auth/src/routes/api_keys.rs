@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use axum::{
-    Extension, Router,
+    Extension,
     response::{IntoResponse, Response},
-    routing::{get, patch},
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -14,34 +13,44 @@ use shared::{
     api_keys::Scope,
     domain::{ApiKeyId, DisplayName},
     http::{Admin, Invocation, Json, PathId},
-    problem::Problem,
+    problem::{Code, Problem},
 };
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api_keys::{ApiKeyView, ApiKeys, NewApiKey};
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/auth/api-keys", get(list).post(create))
-        .route("/auth/api-keys/{id}", patch(narrow).delete(revoke))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(narrow, revoke))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewBody {
+#[schema(examples(json!({"name": "ci", "scopes": ["read", "write"]})))]
+struct CreateApiKey {
+    #[schema(value_type = DisplayName)]
     name: String,
+    #[schema(value_type = Vec<Scope>, min_items = 1)]
     scopes: BTreeSet<Scope>,
+    /// In the future, and at most 366 days from now; 90 days from now unless told.
     #[serde(default, with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NarrowBody {
+#[schema(examples(json!({"scopes": ["read"]})))]
+struct NarrowApiKey {
+    #[schema(value_type = Vec<Scope>)]
     scopes: BTreeSet<Scope>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "id": "019ab1ee-6a10-7e02-b5d4-93c1f8a07e66", "name": "ci", "prefix": "lk_1a2b3c4d", "scopes": ["read", "write"],
+    "made_by": null, "created_at": "2026-11-25T09:30:00Z", "expires_at": "2027-02-23T09:30:00Z", "last_used_at": null
+})))]
 struct ApiKeyBody {
     id: ApiKeyId,
     name: String,
@@ -56,7 +65,12 @@ struct ApiKeyBody {
     last_used_at: Option<OffsetDateTime>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "id": "019ab1ee-6a10-7e02-b5d4-93c1f8a07e66", "name": "ci", "prefix": "lk_1a2b3c4d", "scopes": ["read", "write"],
+    "made_by": null, "created_at": "2026-11-25T09:30:00Z", "expires_at": "2027-02-23T09:30:00Z", "last_used_at": null,
+    "secret": "lk_1a2b3c4d_..."
+})))]
 struct NewApiKeyBody {
     #[serde(flatten)]
     key: ApiKeyBody,
@@ -64,16 +78,33 @@ struct NewApiKeyBody {
     secret: String,
 }
 
-#[derive(Serialize)]
-struct ListBody {
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"items": [{
+    "id": "019ab1ee-6a10-7e02-b5d4-93c1f8a07e66", "name": "ci", "prefix": "lk_1a2b3c4d", "scopes": ["read", "write"],
+    "made_by": null, "created_at": "2026-11-25T09:30:00Z", "expires_at": "2027-02-23T09:30:00Z", "last_used_at": null
+}]})))]
+struct ApiKeysBody {
     items: Vec<ApiKeyBody>,
 }
 
+/// Makes an API key.
+///
+/// The key itself is in this answer and in no other. A key can not make one that reaches further or lives longer than itself.
+#[utoipa::path(
+    post,
+    path = "/auth/api-keys",
+    tag = "api keys",
+    operation_id = "create_api_key",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    request_body = CreateApiKey,
+    responses((status = 201, description = "The key.", body = NewApiKeyBody)),
+    extensions(("x-codes" = json!([Code::LimitReached]))),
+)]
 async fn create(
     Extension(keys): Extension<ApiKeys>,
     caller: Admin,
     call: Invocation,
-    Json(body): Json<NewBody>,
+    Json(body): Json<CreateApiKey>,
 ) -> Result<Response, Problem> {
     let name: DisplayName = body.name.parse().map_err(|error| Problem::invalid_field("name", error))?;
     if body.scopes.is_empty() {
@@ -87,22 +118,53 @@ async fn create(
     Ok((StatusCode::CREATED, headers, Json(body)).into_response())
 }
 
-async fn list(Extension(keys): Extension<ApiKeys>, caller: Admin) -> Result<Json<ListBody>, Problem> {
+/// Lists the API keys of the account.
+#[utoipa::path(
+    get,
+    path = "/auth/api-keys",
+    tag = "api keys",
+    operation_id = "list_api_keys",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    responses((status = 200, description = "The keys, without their secrets.", body = ApiKeysBody)),
+)]
+async fn list(Extension(keys): Extension<ApiKeys>, caller: Admin) -> Result<Json<ApiKeysBody>, Problem> {
     let found = keys.list(caller.user).await?;
-    Ok(Json(ListBody { items: found.into_iter().map(ApiKeyBody::from).collect() }))
+    Ok(Json(ApiKeysBody { items: found.into_iter().map(ApiKeyBody::from).collect() }))
 }
 
-/// `PATCH /auth/api-keys/{id}`: what is not in `scopes` any more is refused from the next request on.
+/// Takes scopes from an API key, and from those that it made.
+///
+/// What is not in `scopes` any more is refused from the next request on; nothing is ever added.
+#[utoipa::path(
+    patch,
+    path = "/auth/api-keys/{id}",
+    tag = "api keys",
+    operation_id = "narrow_api_key",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = ApiKeyId, Path, description = "The key.")),
+    request_body = NarrowApiKey,
+    responses((status = 200, description = "The key as it is now.", body = ApiKeyBody)),
+)]
 async fn narrow(
     Extension(keys): Extension<ApiKeys>,
     caller: Admin,
     call: Invocation,
     PathId(id): PathId<ApiKeyId>,
-    Json(body): Json<NarrowBody>,
+    Json(body): Json<NarrowApiKey>,
 ) -> Result<Json<ApiKeyBody>, Problem> {
     Ok(Json(keys.narrow(&call, caller.user, id, body.scopes).await?.into()))
 }
 
+/// Revokes an API key, and those that it made, from the next request on.
+#[utoipa::path(
+    delete,
+    path = "/auth/api-keys/{id}",
+    tag = "api keys",
+    operation_id = "revoke_api_key",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = ApiKeyId, Path, description = "The key.")),
+    responses((status = 204, description = "Done.")),
+)]
 async fn revoke(
     Extension(keys): Extension<ApiKeys>,
     caller: Admin,

@@ -1,53 +1,88 @@
 //! What is proved by mail: addresses, and new passwords.
 
-use axum::{Extension, Router, response::Response, routing::post};
+use axum::{Extension, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
 use shared::{
     App,
     http::{Client, Invocation, Json},
-    problem::Problem,
+    problem::{Code, Problem},
+};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::accounts::{MailedBody, look_into_your_mail};
+use crate::{
+    accounts::Accounts,
+    codes::CodeHash,
+    email::Email,
+    password::{NewPasswordText, RawPassword},
+    sessions::token::RawToken,
 };
 
-use super::accounts::look_into_your_mail;
-use crate::{accounts::Accounts, codes::CodeHash, email::Email, password::RawPassword, sessions::token::RawToken};
-
-pub(super) fn limited() -> Router<App> {
-    Router::new()
-        .route("/auth/verify", post(verify))
-        .route("/auth/verify/resend", post(resend))
-        .route("/auth/password-reset", post(reset_password))
-        .route("/auth/password-reset/confirm", post(confirm_reset))
+pub(super) fn limited() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(verify))
+        .routes(routes!(resend))
+        .routes(routes!(reset_password))
+        .routes(routes!(confirm_reset))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Code {
+#[schema(examples(json!({"code": "VGhlIGNvZGUgdGhhdCB3YXMgbWFpbGVk"})))]
+struct Verification {
     code: RawToken,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"email": "ada@example.com"})))]
 struct Address {
+    #[schema(value_type = Email)]
     email: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewPassword {
+#[schema(examples(json!({"code": "VGhlIGNvZGUgdGhhdCB3YXMgbWFpbGVk", "password": "staple of another horse"})))]
+struct ResetPassword {
     code: RawToken,
+    #[schema(value_type = NewPasswordText)]
     password: RawPassword,
 }
 
+/// Confirms an address with the code that was mailed there.
+#[utoipa::path(
+    post,
+    path = "/auth/verify",
+    tag = "mail",
+    operation_id = "verify_address",
+    request_body = Verification,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::EmailTaken, Code::RateLimited]))),
+)]
 async fn verify(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
-    Json(body): Json<Code>,
+    Json(body): Json<Verification>,
 ) -> Result<StatusCode, Problem> {
     accounts.mailboxes().verify(&call, CodeHash::from(&body.code)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Mails the code that confirms an address again.
+///
+/// The answer is the same whether or not the address has an account.
+#[utoipa::path(
+    post,
+    path = "/auth/verify/resend",
+    tag = "mail",
+    operation_id = "resend_code",
+    request_body = Address,
+    responses((status = 202, description = "What there is to say was mailed.", body = MailedBody)),
+    extensions(("x-codes" = json!([Code::RateLimited]))),
+)]
 async fn resend(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
@@ -57,6 +92,18 @@ async fn resend(
     Ok(look_into_your_mail())
 }
 
+/// Mails a code for a new password.
+///
+/// The answer is the same whether or not the address has an account.
+#[utoipa::path(
+    post,
+    path = "/auth/password-reset",
+    tag = "mail",
+    operation_id = "reset_password",
+    request_body = Address,
+    responses((status = 202, description = "What there is to say was mailed.", body = MailedBody)),
+    extensions(("x-codes" = json!([Code::RateLimited]))),
+)]
 async fn reset_password(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
@@ -66,11 +113,21 @@ async fn reset_password(
     Ok(look_into_your_mail())
 }
 
+/// Sets the password with the code that was mailed, and ends all sessions.
+#[utoipa::path(
+    post,
+    path = "/auth/password-reset/confirm",
+    tag = "mail",
+    operation_id = "confirm_password_reset",
+    request_body = ResetPassword,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::RateLimited]))),
+)]
 async fn confirm_reset(
     Extension(accounts): Extension<Accounts>,
     call: Invocation,
     client: Client,
-    Json(body): Json<NewPassword>,
+    Json(body): Json<ResetPassword>,
 ) -> Result<StatusCode, Problem> {
     accounts.mailboxes().confirm_reset(&call, client, CodeHash::from(&body.code), body.password).await?;
     Ok(StatusCode::NO_CONTENT)

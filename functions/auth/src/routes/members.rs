@@ -1,47 +1,49 @@
 //! Members of knowledge bases, and invitations.
 
-use axum::{
-    Extension, Router,
-    routing::{delete, get, patch, post},
-};
+use axum::Extension;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
     App,
     domain::{InvitationId, KnowledgeBaseId, Role, UserId},
     http::{Admin, Invocation, Json, PathId, PathIds, Principal, Reader},
-    problem::Problem,
+    problem::{Code, Problem},
 };
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     email::Email,
     members::{Invitation, Member, Members},
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/knowledge-bases/{id}/members", get(list).post(invite))
-        .route("/knowledge-bases/{id}/members/{user}", patch(change).delete(remove))
-        .route("/knowledge-bases/{id}/invitations/{invitation}", delete(withdraw))
-        .route("/auth/invitations", get(invitations))
-        .route("/auth/invitations/{id}", post(accept).delete(decline))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, invite))
+        .routes(routes!(change, remove))
+        .routes(routes!(withdraw))
+        .routes(routes!(invitations))
+        .routes(routes!(accept, decline))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct InviteBody {
+#[schema(examples(json!({"email": "grace@example.com", "role": "editor"})))]
+struct Invite {
+    #[schema(value_type = Email)]
     email: String,
     role: Role,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ChangeBody {
+#[schema(examples(json!({"role": "viewer"})))]
+struct ChangeMember {
     role: Role,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct MemberBody {
     id: UserId,
     email: String,
@@ -51,7 +53,7 @@ struct MemberBody {
     since: OffsetDateTime,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct InvitationBody {
     id: InvitationId,
     knowledge_base: KnowledgeBaseId,
@@ -62,22 +64,44 @@ struct InvitationBody {
     expires_at: OffsetDateTime,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"items": [{
+    "id": "019ab1ee-5f0b-7a51-8c42-0d9e6b3f7a24", "email": "ada@example.com", "display_name": "Ada Lovelace", "role": "owner",
+    "since": "2026-11-25T09:31:00Z"
+}], "invitations": [{
+    "id": "019ab1ef-2c10-7f00-9a6d-51b7e4c3d208", "knowledge_base": "019ab1ef-0a44-7d19-8f5b-c70e1d62b935", "name": "Handbooks",
+    "email": "grace@example.com", "role": "editor", "expires_at": "2026-12-09T09:32:00Z"
+}]})))]
 struct MembersBody {
     items: Vec<MemberBody>,
     invitations: Vec<InvitationBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"items": [{
+    "id": "019ab1ef-2c10-7f00-9a6d-51b7e4c3d208", "knowledge_base": "019ab1ef-0a44-7d19-8f5b-c70e1d62b935", "name": "Handbooks",
+    "email": "grace@example.com", "role": "editor", "expires_at": "2026-12-09T09:32:00Z"
+}]})))]
 struct InvitationsBody {
     items: Vec<InvitationBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"knowledge_base": "019ab1ef-0a44-7d19-8f5b-c70e1d62b935"})))]
 struct JoinedBody {
     knowledge_base: KnowledgeBaseId,
 }
 
+/// Lists the members of a knowledge base; for its owners, also the open invitations.
+#[utoipa::path(
+    get,
+    path = "/knowledge-bases/{id}/members",
+    tag = "members",
+    operation_id = "list_members",
+    security(("access_token" = []), ("api_key" = ["read"])),
+    params(("id" = KnowledgeBaseId, Path, description = "The knowledge base.")),
+    responses((status = 200, description = "The members.", body = MembersBody)),
+)]
 async fn list(
     Extension(members): Extension<Members>,
     caller: Reader,
@@ -90,30 +114,66 @@ async fn list(
     }))
 }
 
-/// `POST /knowledge-bases/{id}/members`: 202 and nothing else, whoever owns the address.
+/// Invites somebody into a knowledge base. Only its owners may.
+///
+/// The answer is the same whether or not the address has an account.
+#[utoipa::path(
+    post,
+    path = "/knowledge-bases/{id}/members",
+    tag = "members",
+    operation_id = "invite_member",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = KnowledgeBaseId, Path, description = "The knowledge base.")),
+    request_body = Invite,
+    responses((status = 202, description = "The invitation stands.")),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::LimitReached]))),
+)]
 async fn invite(
     Extension(members): Extension<Members>,
     caller: Admin,
     call: Invocation,
     PathId(id): PathId<KnowledgeBaseId>,
-    Json(body): Json<InviteBody>,
+    Json(body): Json<Invite>,
 ) -> Result<StatusCode, Problem> {
     let email: Email = body.email.parse().map_err(|error| Problem::invalid_field("email", error))?;
     members.invite(&call, caller.user, id, email, body.role).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
+/// Changes what a member may do. Only owners may.
+#[utoipa::path(
+    patch,
+    path = "/knowledge-bases/{id}/members/{user}",
+    tag = "members",
+    operation_id = "change_member",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = KnowledgeBaseId, Path, description = "The knowledge base."), ("user" = UserId, Path, description = "The member.")),
+    request_body = ChangeMember,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::LastOwner, Code::PersonalKnowledgeBase]))),
+)]
 async fn change(
     Extension(members): Extension<Members>,
     caller: Admin,
     call: Invocation,
     PathIds(id, member): PathIds<KnowledgeBaseId, UserId>,
-    Json(body): Json<ChangeBody>,
+    Json(body): Json<ChangeMember>,
 ) -> Result<StatusCode, Problem> {
     members.change(&call, caller.user, id, member, body.role).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Removes a member. Owners remove, everyone may leave.
+#[utoipa::path(
+    delete,
+    path = "/knowledge-bases/{id}/members/{user}",
+    tag = "members",
+    operation_id = "remove_member",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = KnowledgeBaseId, Path, description = "The knowledge base."), ("user" = UserId, Path, description = "The member.")),
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::Forbidden, Code::LastOwner, Code::PersonalKnowledgeBase]))),
+)]
 async fn remove(
     Extension(members): Extension<Members>,
     caller: Admin,
@@ -124,6 +184,17 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Takes an invitation back. Only owners may.
+#[utoipa::path(
+    delete,
+    path = "/knowledge-bases/{id}/invitations/{invitation}",
+    tag = "members",
+    operation_id = "withdraw_invitation",
+    security(("access_token" = []), ("api_key" = ["admin"])),
+    params(("id" = KnowledgeBaseId, Path, description = "The knowledge base."), ("invitation" = InvitationId, Path, description = "The invitation.")),
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::Forbidden]))),
+)]
 async fn withdraw(
     Extension(members): Extension<Members>,
     caller: Admin,
@@ -136,6 +207,15 @@ async fn withdraw(
 
 // What a person is invited to is the person's own affair: no key takes part.
 
+/// Lists the open invitations of the caller.
+#[utoipa::path(
+    get,
+    path = "/auth/invitations",
+    tag = "members",
+    operation_id = "list_invitations",
+    security(("access_token" = [])),
+    responses((status = 200, description = "The invitations.", body = InvitationsBody)),
+)]
 async fn invitations(
     Extension(members): Extension<Members>,
     caller: Principal,
@@ -144,7 +224,18 @@ async fn invitations(
     Ok(Json(InvitationsBody { items: items.into_iter().map(InvitationBody::from).collect() }))
 }
 
-/// `POST /auth/invitations/{id}`: from now on a member.
+/// Accepts an invitation.
+///
+/// Who is a member already keeps the role.
+#[utoipa::path(
+    post,
+    path = "/auth/invitations/{id}",
+    tag = "members",
+    operation_id = "accept_invitation",
+    security(("access_token" = [])),
+    params(("id" = InvitationId, Path, description = "The invitation.")),
+    responses((status = 200, description = "The knowledge base of which the caller is a member now.", body = JoinedBody)),
+)]
 async fn accept(
     Extension(members): Extension<Members>,
     caller: Principal,
@@ -154,6 +245,16 @@ async fn accept(
     Ok(Json(JoinedBody { knowledge_base: members.accept(&call, caller.user, id).await? }))
 }
 
+/// Refuses an invitation.
+#[utoipa::path(
+    delete,
+    path = "/auth/invitations/{id}",
+    tag = "members",
+    operation_id = "decline_invitation",
+    security(("access_token" = [])),
+    params(("id" = InvitationId, Path, description = "The invitation.")),
+    responses((status = 204, description = "Done.")),
+)]
 async fn decline(
     Extension(members): Extension<Members>,
     caller: Principal,

@@ -1,10 +1,6 @@
 //! Sessions: refresh, logout, and the list of them.
 
-use axum::{
-    Extension, Router,
-    response::Response,
-    routing::{delete, get, post},
-};
+use axum::{Extension, response::Response};
 use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -15,6 +11,8 @@ use shared::{
     problem::{Code, Problem},
 };
 use time::OffsetDateTime;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::accounts::private;
 use crate::{
@@ -22,23 +20,26 @@ use crate::{
     sessions::{SessionView, Sessions, Tokens, token::RawToken},
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/auth/refresh", post(refresh))
-        .route("/auth/logout", post(log_out))
-        .route("/auth/logout-all", post(log_out_all))
-        .route("/auth/sessions", get(list))
-        .route("/auth/sessions/{id}", delete(end))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(refresh))
+        .routes(routes!(log_out))
+        .routes(routes!(log_out_all))
+        .routes(routes!(list))
+        .routes(routes!(end))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"refresh_token": "lr_VGhlIGZhbWlseSBvZiBhIHNlc3Npb24..."})))]
 struct Refresh {
     refresh_token: RawToken,
 }
 
 /// By RFC 6749, section 5.1.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"access_token": "eyJhbGciOiJSUzI1NiIsInR5cCI6ImF0K2p3dCJ9.e30.c2ln", "token_type": "Bearer", "expires_in": 900,
+    "refresh_token": "lr_VGhlIGZhbWlseSBvZiBhIHNlc3Npb24..."})))]
 pub(super) struct TokensBody {
     access_token: String,
     token_type: &'static str,
@@ -47,7 +48,7 @@ pub(super) struct TokensBody {
     refresh_token: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SessionBody {
     id: SessionId,
     #[serde(with = "time::serde::rfc3339")]
@@ -61,11 +62,27 @@ struct SessionBody {
     current: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"items": [{
+    "id": "019ab1ee-5f0d-7b88-a1c3-6e2d9f4b8071", "created_at": "2026-11-25T09:30:00Z", "last_used_at": "2026-11-25T10:15:00Z",
+    "expires_at": "2026-12-25T10:15:00Z", "address": "192.0.2.7", "user_agent": "curl/8.5.0", "current": true
+}]})))]
 struct SessionsBody {
     items: Vec<SessionBody>,
 }
 
+/// Renews the tokens of a session.
+///
+/// Each refresh token is good for one renewal; one that comes a second time ends the session, unless it comes within seconds.
+#[utoipa::path(
+    post,
+    path = "/auth/refresh",
+    tag = "sessions",
+    operation_id = "refresh_session",
+    request_body = Refresh,
+    responses((status = 200, description = "The next tokens.", body = TokensBody)),
+    extensions(("x-codes" = json!([Code::Unauthenticated]))),
+)]
 async fn refresh(
     Extension(sessions): Extension<Sessions>,
     call: Invocation,
@@ -77,7 +94,20 @@ async fn refresh(
     Ok(private(StatusCode::OK, TokensBody::from(tokens)))
 }
 
-/// With a refresh token as its body it needs no other proof; without a body it ends the session of the access token.
+/// Ends this session.
+///
+/// With a refresh token as its body it needs no other proof; without a body it ends the session of the access token. `204` also
+/// when it has ended already.
+#[utoipa::path(
+    post,
+    path = "/auth/logout",
+    tag = "sessions",
+    operation_id = "log_out",
+    security((), ("access_token" = [])),
+    request_body = Option<Refresh>,
+    responses((status = 204, description = "Done.")),
+    extensions(("x-codes" = json!([Code::Unauthenticated]))),
+)]
 async fn log_out(
     Extension(sessions): Extension<Sessions>,
     call: Invocation,
@@ -102,6 +132,15 @@ async fn log_out(
     }
 }
 
+/// Ends all sessions of the account.
+#[utoipa::path(
+    post,
+    path = "/auth/logout-all",
+    tag = "sessions",
+    operation_id = "log_out_everywhere",
+    security(("access_token" = [])),
+    responses((status = 204, description = "Done.")),
+)]
 async fn log_out_all(
     Extension(sessions): Extension<Sessions>,
     caller: Principal,
@@ -111,12 +150,31 @@ async fn log_out_all(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Lists the sessions of the account.
+#[utoipa::path(
+    get,
+    path = "/auth/sessions",
+    tag = "sessions",
+    operation_id = "list_sessions",
+    security(("access_token" = [])),
+    responses((status = 200, description = "The sessions.", body = SessionsBody)),
+)]
 async fn list(Extension(sessions): Extension<Sessions>, caller: Principal) -> Result<Response, Problem> {
     let found = sessions.list(caller.user).await?;
     let items = found.into_iter().map(|of| SessionBody::new(of, caller.session)).collect();
     Ok(private(StatusCode::OK, SessionsBody { items }))
 }
 
+/// Ends one session.
+#[utoipa::path(
+    delete,
+    path = "/auth/sessions/{id}",
+    tag = "sessions",
+    operation_id = "end_session",
+    security(("access_token" = [])),
+    params(("id" = SessionId, Path, description = "The session.")),
+    responses((status = 204, description = "Done.")),
+)]
 async fn end(
     Extension(sessions): Extension<Sessions>,
     caller: Principal,

@@ -8,11 +8,15 @@
 //! refresh at once, is given the same successor again, though no token is stored: the database alone has the link
 //! without the token, and a thief the token without the link.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use aws_lc_rs::{digest, hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema},
+};
 
 /// What every refresh token begins with: scanners find one that was left lying about.
 const MARK: &str = "lr_";
@@ -145,6 +149,18 @@ impl<'de> serde::Deserialize<'de> for RawToken {
             serde_json::Value::String(text) => Ok(Self(text.into())),
             _ => Err(serde::de::Error::custom("the token is not a string")),
         }
+    }
+}
+
+impl PartialSchema for RawToken {
+    fn schema() -> RefOr<schema::Schema> {
+        schema::Object::builder().schema_type(schema::Type::String).into()
+    }
+}
+
+impl ToSchema for RawToken {
+    fn name() -> Cow<'static, str> {
+        "Token".into()
     }
 }
 

@@ -14,13 +14,14 @@
 //!
 //! `parse` reads it, [`sql`] makes a condition of it whose only text is ours: names and values of users are parameters.
 
+mod contract;
 mod parse;
 pub(crate) mod sql;
 
 use serde_json::Number;
 use time::OffsetDateTime;
 
-pub(crate) use self::parse::parse;
+pub(crate) use self::{contract::FilterBody, parse::parse};
 
 /// What a document must be like.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,13 +13,13 @@ const DEPTH_MAX: usize = 8;
 const TESTS_MAX: usize = 64;
 
 /// Values of one `in`.
-const VALUES_MAX: usize = 200;
+pub(super) const VALUES_MAX: usize = 200;
 
 /// Bytes of a text in a filter, and of a field's name: longer ones name no `source_uri`.
-const TEXT_BYTES_MAX: usize = 2_048;
+pub(super) const TEXT_BYTES_MAX: usize = 2_048;
 
 /// Keys that lead to an attribute: as deep as attributes may be.
-const KEYS_MAX: usize = 8;
+pub(super) const KEYS_MAX: usize = 8;
 
 /// Reads the value of `filter`.
 pub(crate) fn parse(value: &Value) -> Result<Filter, Problem> {

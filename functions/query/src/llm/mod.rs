@@ -12,6 +12,7 @@ use shared::{
     config::{ConfigError, LlmConfig},
     deadline::Deadline,
 };
+use utoipa::ToSchema;
 
 pub use self::{bedrock::Bedrock, open_ai::OpenAi};
 
@@ -39,7 +40,7 @@ pub struct Completion {
 }
 
 /// Tokens, as the model's provider counts them; zero where it does not tell.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, ToSchema)]
 pub struct Usage {
     /// Read.
     pub input_tokens: u64,

@@ -15,6 +15,7 @@ mod audit;
 mod audit_pages;
 mod budgets;
 mod consistency;
+mod contract;
 mod crash;
 mod degraded;
 mod deletion;
