@@ -233,12 +233,12 @@ line!(
 
 /// Checks a text of one line and trims it.
 fn one_line(text: &str, bytes_max: usize) -> Result<&str, InvalidValue> {
+    if text.len() > bytes_max {
+        return Err(InvalidValue::new(format!("is longer than {bytes_max} bytes")));
+    }
     let text = text.trim();
     if text.is_empty() {
         return Err(InvalidValue::new("is empty"));
-    }
-    if text.len() > bytes_max {
-        return Err(InvalidValue::new(format!("is longer than {bytes_max} bytes")));
     }
     if text.chars().any(char::is_control) {
         return Err(InvalidValue::new("contains a control character"));

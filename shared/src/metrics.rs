@@ -8,7 +8,7 @@
 //! | `errors` | counter | `code` | problems answered, by their stable code |
 //! | `request_duration_ms` | histogram | `route` | from the request to its answer |
 //! | `stage_duration_ms` | histogram | `stage` | the parts of a query: `authorise`, `rewrite`, `embed`, `qdrant`, `postgresql`, `rerank`, `answer`; `hash` of a password |
-//! | `cold_starts` | counter | | first requests of a container |
+//! | `cold_starts` | counter | | first requests or events of a container |
 //! | `pool_wait_ms` | histogram | | waiting for a connection to PostgreSQL |
 //! | `retries` | counter | `dependency` | calls that were made again |
 //! | `degraded` | counter | `dependency` | answers that had to do without it |
@@ -37,7 +37,7 @@ const NAMESPACE: &str = "Lockstep";
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
-/// Whether no request has come yet.
+/// Whether no request or event has come yet.
 static COLD: AtomicBool = AtomicBool::new(true);
 
 /// Collects for `CloudWatch` from now on, under the dimension `function`. Called once, by `main` on Lambda.
@@ -58,12 +58,17 @@ pub fn flush() {
     }
 }
 
-/// A request was answered.
-pub fn request(route: Option<&str>, code: Option<&'static str>, duration: Duration) {
-    let route = route.unwrap_or("none").to_owned();
+/// A request or event came.
+pub fn invoked() {
     if COLD.swap(false, Ordering::Relaxed) {
         counter!("cold_starts").increment(1);
     }
+}
+
+/// A request was answered.
+pub fn request(route: Option<&str>, code: Option<&'static str>, duration: Duration) {
+    let route = route.unwrap_or("none").to_owned();
+    invoked();
     counter!("requests", "route" => route.clone()).increment(1);
     histogram!("request_duration_ms", "route" => route).record(ms(duration));
     if let Some(code) = code {

@@ -14,7 +14,9 @@ use shared::{
     domain::{DocumentId, IdempotencyKey},
     http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
     problem::{Causes, Code, Problem},
+    telemetry,
 };
+use tracing::Instrument;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -109,13 +111,15 @@ async fn create(
     };
     let claim =
         saga::Request { caller: caller.user, source: source.clone(), key, request_id: invocation.request_id.clone() };
-    let (lease, source) = match saga::claim(&app, claim, invocation.deadline).await? {
+    let claimed = saga::claim(&app, claim, invocation.deadline).instrument(telemetry::stage("claim"));
+    let (lease, source) = match claimed.await? {
         Claimed::Replay(stored) => return Ok(stored.replay()),
         Claimed::Unchanged(answer) => return Ok(answer.respond()),
         Claimed::Refused(problem) => return Err(problem),
         Claimed::Begun(lease) => (lease, Some(source)),
         Claimed::Resumed(lease) => (lease, None),
     };
+    telemetry::note_document(lease.document);
     match saga::run_detached(app, lease, source, invocation.request_id, invocation.deadline).await? {
         Outcome::Active(answer) => Ok(answer.respond()),
         Outcome::Paused(view) => accepted(*view),
@@ -159,6 +163,7 @@ async fn retry(
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Response, Problem> {
+    telemetry::note_document(id);
     let lease = match saga::resume(&app, caller.user, id, invocation.deadline).await? {
         Resumed::Active(view) => return Ok(Json(*view).into_response()),
         Resumed::Lease(lease) => lease,
@@ -227,6 +232,7 @@ async fn show(
     caller: Reader,
     PathId(id): PathId<DocumentId>,
 ) -> Result<Json<DocumentView>, Problem> {
+    telemetry::note_document(id);
     Ok(Json(documents::require_for(&app, caller.user, id).await?))
 }
 
@@ -250,6 +256,7 @@ async fn delete(
     invocation: Invocation,
     PathId(id): PathId<DocumentId>,
 ) -> Result<StatusCode, Problem> {
+    telemetry::note_document(id);
     documents::delete(&app, caller.user, id).await?;
     if let Err(error) = clean(&app, id, invocation.deadline).await {
         tracing::warn!(document.id = %id, error = %Causes(&error), "retired points are left to the sweeper");

@@ -44,8 +44,8 @@ struct UploadRequest {
     /// One of those that are read; docs/formats.md lists them.
     #[schema(pattern = r"^[ -~]+$")]
     media_type: String,
-    /// Bytes: exactly so many must be put.
-    #[schema(minimum = 1)]
+    /// Bytes: exactly so many must be put. At most 128 MiB, unless the installation was told otherwise.
+    #[schema(minimum = 1, maximum = 134_217_728)]
     size_bytes: u64,
 }
 
@@ -133,7 +133,7 @@ fn check(request: &UploadRequest, config: &ObjectsConfig) -> Result<(), Problem>
     }
     if request.size_bytes > config.bytes_max {
         let limit = config.bytes_max;
-        return Err(Problem::new(Code::TooLarge, format!("An upload has at most {limit} bytes.")).with("limit", limit));
+        return Err(Problem::invalid_field("size_bytes", format!("is more than {limit}")).with("limit_bytes", limit));
     }
     Ok(())
 }

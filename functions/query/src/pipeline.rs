@@ -14,7 +14,9 @@ use shared::{
     metrics,
     problem::Causes,
     sparse::{self, SparseVector},
+    telemetry,
 };
+use tracing::Instrument;
 
 use crate::{
     answer::Answerer,
@@ -70,7 +72,7 @@ pub(crate) async fn run(
     let wanted = query.answer;
     let mut searched = search(app, engine, user, query, deadline).await?;
     if wanted {
-        ((), searched.timings.answer) = timed(answer(app, engine, &mut searched, deadline)).await;
+        ((), searched.timings.answer) = timed("answer", answer(app, engine, &mut searched, deadline)).await;
     }
     searched.timings.total = ms(searched.started.elapsed());
     searched.measure();
@@ -93,7 +95,7 @@ pub(crate) async fn search(
     let mut degraded = Vec::new();
 
     let rewritten =
-        timed(engine.answerer.rewrite(&query.text, &query.conversation, deadline.minus(AFTER_MODEL_MARGIN)));
+        timed("rewrite", engine.answerer.rewrite(&query.text, &query.conversation, deadline.minus(AFTER_MODEL_MARGIN)));
     let (rewritten, took_ms) = rewritten.await;
     if rewritten.llm_failed {
         note(&mut degraded, LLM);
@@ -111,8 +113,8 @@ pub(crate) async fn search(
 
     // Side by side: neither needs the other.
     let (scope, embedded) = tokio::join!(
-        timed(scope::begin(&app.db, &engine.warm, &view)),
-        timed(embed::question(app, &engine.warm, &query, deadline))
+        timed("authorise", scope::begin(&app.db, &engine.warm, &view)),
+        timed("embed", embed::question(app, &engine.warm, &query, deadline))
     );
     (timings.authorise, timings.embed) = (scope.1, embedded.1);
     let (scope, embedded) = (scope.0?, embedded.0);
@@ -149,7 +151,7 @@ pub(crate) async fn search(
     }
     let mut next_cursor = trim(&mut retrieval, &query);
     if let Some(reranker) = reranker {
-        let (reordered, took_ms) = timed(reorder(reranker, &query.text, &mut retrieval.hits, deadline)).await;
+        let (reordered, took_ms) = timed("rerank", reorder(reranker, &query.text, &mut retrieval.hits, deadline)).await;
         if !reordered {
             note(&mut degraded, RERANKER);
         }
@@ -300,10 +302,10 @@ fn note(degraded: &mut Vec<&'static str>, name: &'static str) {
     }
 }
 
-/// What `work` gives, and the milliseconds that it took.
-async fn timed<T>(work: impl Future<Output = T>) -> (T, f64) {
+/// What `work` gives, which is this stage, and the milliseconds that it took.
+async fn timed<T>(stage: &'static str, work: impl Future<Output = T>) -> (T, f64) {
     let started = Instant::now();
-    let value = work.await;
+    let value = work.instrument(telemetry::stage(stage)).await;
     (value, ms(started.elapsed()))
 }
 

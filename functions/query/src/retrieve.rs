@@ -11,8 +11,10 @@ use shared::{
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
     problem::Causes,
     sparse::SparseVector,
+    telemetry,
     vectors::{Candidates, IndexError, Search},
 };
+use tracing::Instrument;
 
 use crate::{
     cursor::Cursor,
@@ -168,7 +170,7 @@ impl Run<'_> {
     async fn search(&mut self, refill: &Refill, limit: usize) -> Result<Candidates, QueryError> {
         let started = Instant::now();
         if !self.done.without_index {
-            match self.ask_index(refill, limit).await? {
+            match self.ask_index(refill, limit).instrument(telemetry::stage("qdrant")).await? {
                 Some(candidates) => {
                     self.done.search += started.elapsed();
                     return Ok(candidates);
@@ -176,7 +178,8 @@ impl Run<'_> {
                 None => self.done.without_index = true,
             }
         }
-        let candidates = lexical::search(&self.app.db, self.view, self.question.text, limit).await?;
+        let candidates = lexical::search(&self.app.db, self.view, self.question.text, limit);
+        let candidates = candidates.instrument(telemetry::stage("full_text")).await?;
         self.done.search += started.elapsed();
         Ok(candidates)
     }
@@ -237,7 +240,8 @@ impl Run<'_> {
             by_document: page.by_document,
             context: page.context,
         };
-        let mut joined = hydrate(&self.app.db, self.view, &order.ids, wanted).await?;
+        let joined = hydrate(&self.app.db, self.view, &order.ids, wanted);
+        let mut joined = joined.instrument(telemetry::stage("postgresql")).await?;
         if self.view.knowledge_bases.is_none() {
             self.warm.note_readable(self.view.user, &joined.readable);
         }

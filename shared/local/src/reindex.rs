@@ -31,7 +31,8 @@ const BEGIN: Duration = Duration::from_secs(3);
 /// When it can not be done, or a store or the model fails; the sentence says what to do.
 pub fn run(command: Command) -> Result<(), Failure> {
     let log = LogConfig::from_env();
-    telemetry::init(if settings::var("RUST_LOG").is_some() { &log.filter } else { "error" }, false);
+    let filter = if settings::var("RUST_LOG").is_some() { log.filter } else { "error".to_owned() };
+    telemetry::init(&LogConfig { filter, json: false, ..log });
     let data = settings::data_dir();
     folder::make(&data)?;
     let models = up::models()?;

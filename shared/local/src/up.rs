@@ -51,7 +51,8 @@ pub fn run(options: Options) -> Result<(), Failure> {
     // At a terminal a line for each request is noise between the demo's lines; for a machine it is the point.
     let asked = settings::var("RUST_LOG").is_some() || options.json;
     metrics::collect();
-    telemetry::init(if asked { &log.filter } else { "warn" }, options.json);
+    let filter = if asked { log.filter } else { "warn".to_owned() };
+    telemetry::init(&LogConfig { filter, json: options.json, ..log });
 
     let data = settings::data_dir();
     folder::make(&data)?;

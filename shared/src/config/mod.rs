@@ -80,6 +80,18 @@ impl Config {
     }
 }
 
+impl TracesConfig {
+    /// Reads the variables that OpenTelemetry has for it. What `OTEL_EXPORTER_OTLP_HEADERS` says is sent along.
+    /// <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>
+    fn from_env() -> Option<Self> {
+        let set = |name| text(name).ok().flatten();
+        let base = || set("OTEL_EXPORTER_OTLP_ENDPOINT").map(|url| format!("{}/v1/traces", url.trim_end_matches('/')));
+        let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(base)?;
+        let service = set("OTEL_SERVICE_NAME").or_else(|| set("AWS_LAMBDA_FUNCTION_NAME"));
+        Some(Self { endpoint, service: service.unwrap_or_else(|| "lockstep".to_owned()) })
+    }
+}
+
 /// Limits on requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -104,6 +116,17 @@ pub struct LogConfig {
     pub json: bool,
     /// The Lambda function that this is, if it is one.
     pub function: Option<String>,
+    /// Where traces go; `None`: nowhere.
+    pub traces: Option<TracesConfig>,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TracesConfig {
+    /// The collector's URL for traces: OTLP over HTTP.
+    pub endpoint: String,
+    /// What the service is called there.
+    pub service: String,
 }
 
 impl LogConfig {
@@ -117,6 +140,7 @@ impl LogConfig {
             filter: set("RUST_LOG").or_else(|| set("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".to_owned()),
             json: set("AWS_LAMBDA_FUNCTION_NAME").is_some(),
             function: set("AWS_LAMBDA_FUNCTION_NAME"),
+            traces: TracesConfig::from_env(),
         }
     }
 }

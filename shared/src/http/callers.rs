@@ -13,6 +13,7 @@ use crate::{
     api_keys::{self, KeyGrant, MARK, Scope},
     domain::UserId,
     problem::{Code, Problem},
+    telemetry,
 };
 
 /// What a request brings along.
@@ -49,7 +50,10 @@ pub(super) async fn bearer(parts: &Parts, app: &App) -> Result<Bearer, Problem> 
 async fn caller(parts: &mut Parts, app: &App, scope: Scope) -> Result<(UserId, Option<KeyGrant>), Problem> {
     match bearer(parts, app).await? {
         Bearer::Token(_) => Ok((Principal::from_request_parts(parts, app).await?.user, None)),
-        Bearer::Key(grant) if grant.scopes.contains(&scope) => Ok((grant.user, Some(grant))),
+        Bearer::Key(grant) if grant.scopes.contains(&scope) => {
+            telemetry::note_user(grant.user);
+            Ok((grant.user, Some(grant)))
+        }
         Bearer::Key(_) => {
             let detail = format!("The API key does not have the scope `{}`.", scope.as_str());
             Err(Problem::new(Code::InsufficientScope, detail).with("scope", scope.as_str()))

@@ -20,6 +20,7 @@ use crate::{
     deadline::Deadline,
     domain::{SessionId, UserId},
     problem::{Code, Problem},
+    telemetry,
 };
 
 /// How many bodies' worth of a body that is too large is read and thrown away, so that a client that only reads after it
@@ -69,6 +70,7 @@ impl FromRequestParts<App> for Principal {
             callers::Bearer::Token(token) => {
                 let claims =
                     app.verifier.check(&token).await.map_err(|error| callers::unauthenticated().caused_by(error))?;
+                telemetry::note_user(claims.sub);
                 Ok(Self { user: claims.sub, session: claims.sid })
             }
             callers::Bearer::Key(_) => {

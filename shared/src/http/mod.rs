@@ -18,6 +18,7 @@ use axum::{
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
+use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::callers::{Admin, Reader, Writer};
@@ -30,6 +31,7 @@ use crate::{
     deadline::Deadline,
     metrics,
     problem::{Code, Problem},
+    telemetry::traces,
 };
 
 /// Carries the request's id, in every answer.
@@ -68,7 +70,21 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
 
-    let answer = AssertUnwindSafe(end.minus(BLAME_MARGIN).cover(next.run(request))).catch_unwind();
+    let span = tracing::info_span!(
+        "request",
+        otel.name = route.as_deref().map_or_else(|| method.to_string(), |route| format!("{method} {route}")),
+        otel.kind = "server",
+        request.id = id,
+        http.request.method = %method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+        user.hash = tracing::field::Empty,
+        document.id = tracing::field::Empty,
+    );
+    let xray = request.lambda_context_ref().and_then(|context| context.xray_trace_id.clone());
+    traces::join(&span, request.headers(), xray.as_deref());
+    let answer = next.run(request).instrument(span.clone());
+    let answer = AssertUnwindSafe(end.minus(BLAME_MARGIN).cover(answer)).catch_unwind();
     let mut response = match tokio::time::timeout_at(end.instant(), answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Problem::internal(Panicked).into_response(),
@@ -80,7 +96,7 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         code = Some(problem.code().as_str());
         let mut before = std::mem::take(response.headers_mut());
-        response = problem.respond(&id);
+        response = span.in_scope(|| problem.respond(&id));
         for name in PROBLEM_HEADERS {
             if let Some(value) = before.remove(&name) {
                 response.headers_mut().insert(name, value);
@@ -93,14 +109,14 @@ async fn invocation(State(app): State<App>, mut request: Request, next: Next) ->
     let duration = started.elapsed();
     metrics::request(route.as_deref(), code, duration);
     metrics::flush();
-    tracing::info!(
-        request.id = id,
-        http.method = %method,
-        http.route = route,
-        http.status = response.status().as_u16(),
-        duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        "request"
-    );
+    let status = response.status().as_u16();
+    span.record("http.response.status_code", status);
+    span.in_scope(|| {
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(request.id = id, http.method = %method, http.route = route, http.status = status, duration_ms, "request");
+    });
+    drop(span);
+    traces::flush().await;
     response
 }
 

@@ -251,11 +251,11 @@ async fn update(
             Some(name.map_err(|error| invalid("display_name", &error))?)
         }
     };
+    let password = body.password.map(|password| password.parse()).transpose();
+    let password = password.map_err(|error| invalid("password", &error))?;
     let mut pending_email = None;
     if let Some(email) = email {
-        let password =
-            body.password.ok_or_else(|| Problem::invalid_field("password", "is needed for another address"))?;
-        let password = password.parse().map_err(|error| invalid("password", &error))?;
+        let password = password.ok_or_else(|| Problem::invalid_field("password", "is needed for another address"))?;
         pending_email = Some(email.to_string());
         accounts.change_email(&call, client, caller.user, password, email).await?;
     }

@@ -6,6 +6,7 @@ use ingest::extract::sandbox;
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use serde_json::Value;
 use shared::{App, config::Config, deadline::Deadline, metrics, secrets::SecretsManager, telemetry};
+use tracing::Instrument;
 
 fn main() -> Result<ExitCode, Error> {
     if let Some(code) = sandbox::run_if_asked() {
@@ -22,8 +23,10 @@ async fn serve() -> Result<(), Error> {
     let app = &App::new(config)?;
     let handle = |event: LambdaEvent<Value>| async move {
         let deadline = Deadline::at(event.context.deadline());
-        let answer = ingest::events::events(app, event.payload, deadline).await.map_err(Error::from);
+        let span = telemetry::invocation("ingest-events", &event.context);
+        let answer = ingest::events::events(app, event.payload, deadline).instrument(span).await.map_err(Error::from);
         metrics::flush();
+        telemetry::traces::flush().await;
         answer
     };
     lambda_runtime::run(service_fn(handle)).await

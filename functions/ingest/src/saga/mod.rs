@@ -25,7 +25,10 @@ mod stage;
 mod unread;
 mod verify;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 use shared::{
@@ -36,9 +39,11 @@ use shared::{
     embed::EmbedError,
     objects::ObjectError,
     problem::{Causes, Problem},
+    telemetry,
     vectors::IndexError,
 };
 use tokio_postgres::{Transaction, types::Type};
+use tracing::Instrument;
 
 pub(crate) use self::failure::fail_abandoned;
 use self::unread::Unread;
@@ -194,7 +199,21 @@ pub async fn run_detached(
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
     let work = async move { run(&app, lease, source.as_deref(), &request_id, deadline).await };
-    tokio::spawn(work).await.map_err(IngestError::Panicked)?
+    tokio::spawn(work.in_current_span()).await.map_err(IngestError::Panicked)?
+}
+
+/// Runs a step in its span, and logs how long it took.
+async fn timed<T>(
+    step: &'static str,
+    lease: Lease,
+    work: impl Future<Output = Result<T, IngestError>>,
+) -> Result<T, IngestError> {
+    let started = Instant::now();
+    let result = work.instrument(telemetry::stage(step)).await;
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (document, revision, ended) = (lease.document, lease.revision, result.is_ok());
+    tracing::info!(document.id = %document, document.revision = revision, step, duration_ms, ended, "step");
+    result
 }
 
 async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
@@ -206,7 +225,9 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
         Unread::Nothing => source,
         Unread::Whole(reopened) => Some(reopened.as_ref()),
         Unread::Parts(object) => {
-            if parts::read(app, lease, object, deadline).await? == parts::Progress::OutOfTime {
+            if timed("read_parts", lease, parts::read(app, lease, object, deadline)).await?
+                == parts::Progress::OutOfTime
+            {
                 return Err(IngestError::OutOfTime);
             }
             None
@@ -214,33 +235,33 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
     };
     let mut step = if source.is_some() { Step::Extract } else { Step::Embed };
     loop {
-        tracing::debug!(document.id = %lease.document, document.revision = lease.revision, saga.step = ?step, "step");
         step = match (step, source) {
             (Step::Claim | Step::Extract, Some(source)) => {
-                (chunks, title) = stage::chunks(app, source, deadline).await?;
+                (chunks, title) = timed("extract", lease, stage::chunks(app, source, deadline)).await?;
                 Step::Stage
             }
             (Step::Stage, _) => {
-                stage::stage(app, lease, std::mem::take(&mut chunks), title.take()).await?;
+                let staged = stage::stage(app, lease, std::mem::take(&mut chunks), title.take());
+                timed("stage", lease, staged).await?;
                 Step::Embed
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {
-                if embed::embed(app, lease, deadline).await? == embed::Progress::OutOfTime {
+                if timed("embed", lease, embed::embed(app, lease, deadline)).await? == embed::Progress::OutOfTime {
                     return Ok(Outcome::Paused(Box::new(still_there(app, lease).await?)));
                 }
                 Step::Verify
             }
             (Step::Verify, _) => {
-                verify::verify(app, lease, deadline).await?;
+                timed("verify", lease, verify::verify(app, lease, deadline)).await?;
                 Step::Activate
             }
             (Step::Activate, _) => {
-                answer = Some(activate::activate(app, lease).await?);
+                answer = Some(timed("activate", lease, activate::activate(app, lease)).await?);
                 Step::Clean
             }
             (Step::Clean, _) => {
                 // The answer stands whatever happens here: what is left is on the list of retired points.
-                if let Err(error) = clean_document(app, lease.document, deadline).await {
+                if let Err(error) = timed("clean", lease, clean_document(app, lease.document, deadline)).await {
                     tracing::warn!(document.id = %lease.document, error = %Causes(&error), "retired points are left to the sweeper");
                 }
                 return answer.map(Outcome::Active).ok_or(IngestError::Fenced);

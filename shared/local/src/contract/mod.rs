@@ -151,15 +151,25 @@ fn complete(operation: &mut Map<String, Value>, problems: &mut Map<String, Value
             Code::TooLarge,
             Code::UnsupportedMediaType,
         ]);
-        // To utoipa, a body of bytes is an array of numbers.
-        for content in content.values_mut().filter(|content| content["schema"]["type"] == "array") {
-            content["schema"] = json!({ "type": "string", "format": "binary" });
+        for content in content.values_mut() {
+            let schema = &mut content["schema"];
+            // To utoipa, a body of bytes is an array of numbers, and one that may be left out may be null.
+            if schema["type"] == "array" {
+                *schema = json!({ "type": "string", "format": "binary" });
+            } else if let Some(body) =
+                schema["oneOf"].as_array().and_then(|ways| ways.iter().find(|way| way["$ref"].is_string()))
+            {
+                *schema = body.clone();
+            }
         }
     }
     let misfit = || Failure::new(format!("{name} has no responses"));
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut).ok_or_else(misfit)?;
     for response in responses.values_mut() {
         response["headers"][REQUEST_ID] = request_id();
+        if let Some(events) = response.pointer_mut("/content/text~1event-stream") {
+            events["schema"] = event_schema();
+        }
     }
     for (status, codes) in by_status(&codes) {
         let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
@@ -168,6 +178,18 @@ fn complete(operation: &mut Map<String, Value>, problems: &mut Map<String, Value
         problems.entry(name).or_insert_with(|| problem(&codes, &names));
     }
     Ok(())
+}
+
+/// One of the events; [`query`]'s module `stream` has a table of them.
+fn event_schema() -> Value {
+    json!({
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": { "enum": ["hits", "token", "citations", "degraded", "usage", "done"] },
+            "data": { "type": "string", "contentMediaType": "application/json" }
+        }
+    })
 }
 
 fn request_id() -> Value {

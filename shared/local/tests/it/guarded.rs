@@ -1,19 +1,17 @@
 //! What an attacker measures and what an operator reads: work, memory, and logs of the function `auth`.
 
-use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::extract::ConnectInfo;
 use http::{Request, header};
 use local::testkit::{HashEmbedder, Parts, PostgresProxy, TestApp};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-use reqwest::{Client, Method};
+use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shared::config::{Quota, Registration};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, Command},
-};
+
+use crate::process::Process;
 
 const PASSWORD: &str = "a quiet harbour at dawn";
 
@@ -111,63 +109,16 @@ async fn a_registration_hashes_its_password_whether_or_not_there_is_an_account()
     }
 }
 
-/// The function `auth` as a process of its own.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    async fn start(app: &TestApp, variables: &[(&str, &str)]) -> Self {
-        let tokens = &app.app.config.tokens;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_test-function"))
-            .arg("auth")
-            .env("DATABASE_URL", app.database_url().expose_secret())
-            .env("QDRANT_URL", &app.app.config.qdrant.url)
-            .env("TOKEN_ISSUER", &tokens.issuer)
-            .env("TOKEN_JWKS", &tokens.jwks)
-            .env("TOKEN_SIGNING_KEY", tokens.signing_key.as_ref().unwrap().expose_secret())
-            .env("MAIL_DIR", app.mail_dir())
-            .env("AUTH_REGISTRATION", "open")
-            .env("AUTH_REQUESTS_PER_MINUTE", "1000000")
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let line = BufReader::new(child.stdout.as_mut().unwrap()).lines().next_line().await.unwrap();
-        let url = line.as_deref().and_then(|line| line.strip_prefix("ready ")).unwrap().to_owned();
-        Self { child, url }
-    }
-
-    async fn send(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
-        let request = Client::new().request(method, format!("{}{path}", self.url));
-        let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
-        let request = request.header("content-type", "application/json").body(body.to_owned());
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    /// The most memory that it ever had resident, in MiB.
-    fn peak_mib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn fifty_logins_at_once_fit_into_512_mib_however_often() {
     let app = unlimited(Registration::Open).await;
-    let process = Process::start(&app, &[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")]).await;
+    let process = Process::start(&app, "auth", &[("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")]).await;
     for round in 0..4 {
         let logins = (0..50).map(|at| {
-            let body = json!({ "email": format!("user{at}-{round}@example.com"), "password": PASSWORD }).to_string();
+            let body = json!({ "email": format!("user{at}-{round}@example.com"), "password": PASSWORD });
             let process = &process;
-            async move { process.send(Method::POST, "/auth/login", None, &body).await.0 }
+            async move { process.send(Method::POST, "/auth/login", None, &[], &body).await.0 }
         });
         for status in futures::future::join_all(logins).await {
             assert_eq!(status, 401, "all of them are looked at");
@@ -185,17 +136,12 @@ async fn nothing_secret_stands_in_logs_or_problems() {
     const SECOND: &str = "MARKED-second-harbour-password";
     const WRONG: &str = "MARKED-wrong-harbour-password";
     let app = unlimited(Registration::Open).await;
-    let mut function = Process::start(&app, &[("RUST_LOG", "trace")]).await;
-    let mut stderr = function.child.stderr.take().unwrap();
-    let log = tokio::spawn(async move {
-        let mut log = String::new();
-        stderr.read_to_string(&mut log).await.unwrap();
-        log
-    });
+    let mut function = Process::start(&app, "auth", &[("RUST_LOG", "trace")]).await;
+    let log = function.log();
     let mut secrets: Vec<String> = [FIRST, SECOND, WRONG].map(ToOwned::to_owned).to_vec();
     let mut problems: Vec<(String, String)> = Vec::new();
     let mut send = async |method: Method, path: &str, token: Option<&str>, body: Value, status: u16| {
-        let (answered, text) = function.send(method, path, token, &body.to_string()).await;
+        let (answered, text) = function.send(method, path, token, &[], &body).await;
         assert_eq!(answered, status, "{path}: {text}");
         if answered >= 400 {
             problems.push((path.to_owned(), text.clone()));
@@ -277,7 +223,7 @@ async fn nothing_secret_stands_in_logs_or_problems() {
     send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": WRONG }), 401).await;
     send(Method::DELETE, "/auth/me", Some(&access), json!({ "password": FIRST }), 204).await;
 
-    function.child.kill().await.unwrap();
+    drop(function);
     let log = log.await.unwrap();
     let signing_key = app.app.config.tokens.signing_key.as_ref().unwrap().expose_secret().to_owned();
     secrets.extend(signing_key.lines().filter(|line| line.len() > 40).map(ToOwned::to_owned));

@@ -35,6 +35,7 @@ mod migrations;
 mod oracle;
 mod parts;
 mod postgres_faults;
+mod process;
 mod qdrant_faults;
 mod query;
 mod rate_limits;
@@ -49,6 +50,7 @@ mod schedules;
 mod sessions;
 mod sigv4;
 mod stack;
+mod traces;
 mod world;
 mod zombies;
 

@@ -315,7 +315,7 @@ async fn an_upload_takes_what_was_announced_and_comes_back_as_a_document() {
     let (status, body) = stack.post("/uploads", token, wanted("image/png", 5)).await;
     assert_eq!((status.as_u16(), body["code"].as_str()), (415, Some("unsupported_media_type")));
     let (status, body) = stack.post("/uploads", token, wanted("text/plain", 1 << 40)).await;
-    assert_eq!((status.as_u16(), body["code"].as_str()), (413, Some("too_large")));
+    assert_eq!((status.as_u16(), body["code"].as_str()), (400, Some("invalid_field")));
     let mut foreign = wanted("text/plain", 5);
     foreign["knowledge_base"] = json!(uuid::Uuid::now_v7());
     assert_eq!(stack.post("/uploads", token, foreign).await.0, 404);

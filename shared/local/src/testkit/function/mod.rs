@@ -1,7 +1,7 @@
 //! A function as a process of its own, so that it can be killed while the stores stay: `ingest`, configured by the
 //! environment as in the cloud, with the quick embedder; `POST /sweep` beside its routes is what a schedule starts, and
 //! `POST /events` takes what a bucket or a queue tells. Told to
-//! stop at `auth`, it is that function instead, and does not stop.
+//! stop at `auth` or `query`, it is that function instead, and does not stop.
 //!
 //! Standard output: `ready URL`, and `reached POINT` when the process has come to the failpoint at which it was told to
 //! stop. There it stands, until it is killed, or told to go on by a line on its standard input. It ends when that does.
@@ -47,8 +47,9 @@ pub use self::process::{Caller, Function};
 use super::HashEmbedder;
 use crate::{failure::Failure, settings};
 
-/// Makes it the function `auth`.
+/// Makes it this function instead of `ingest`.
 const AUTH: &str = "auth";
+const QUERY: &str = "query";
 
 /// Enough that one which stands at a failpoint is not missed.
 const WORKERS: usize = 4;
@@ -74,10 +75,11 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Failure> {
     // Standard error is a test's own, unless it asks for the log.
     if settings::var("RUST_LOG").is_some() {
         let log = LogConfig::from_env();
-        telemetry::init(&log.filter, log.json);
+        telemetry::init(&log);
     }
-    let auth = point.as_deref() == Some(AUTH);
-    let point = point.filter(|_| !auth);
+    let (others, point): (Vec<String>, Vec<String>) =
+        point.into_iter().partition(|word| ["ingest", AUTH, QUERY].contains(&word.as_str()));
+    let (function, point) = (others.into_iter().next(), point.into_iter().next());
     if let (Some(point), Some(pass)) = (&point, pass) {
         let passes = AtomicU32::new(0);
         let die = move || {
@@ -99,20 +101,22 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), Failure> {
         fail::cfg_callback(name, stop).map_err(Failure::new)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    runtime.map_err(Failure::because("the runtime can not start"))?.block_on(serve(auth))
+    runtime.map_err(Failure::because("the runtime can not start"))?.block_on(serve(function.as_deref()))
 }
 
-async fn serve(auth: bool) -> Result<(), Failure> {
+async fn serve(function: Option<&str>) -> Result<(), Failure> {
     let config = Config::from_env(&SecretsManager::shared()).await;
     let app = app(config.map_err(Failure::because("the configuration does not hold"))?)?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(Failure::because("no port"))?;
     println!("ready http://{}", listener.local_addr().map_err(Failure::because("no address"))?);
-    let router = if auth {
-        auth_router(app).map_err(Failure::because("auth does not start"))?
-    } else {
-        let triggered =
-            Router::new().route("/sweep", post(sweep)).route("/events", post(events)).with_state(app.clone());
-        ingest::router(app).merge(triggered)
+    let router = match function {
+        Some(AUTH) => auth_router(app).map_err(Failure::because("auth does not start"))?,
+        Some(QUERY) => query::router(app).map_err(Failure::because("query does not start"))?,
+        _ => {
+            let triggered =
+                Router::new().route("/sweep", post(sweep)).route("/events", post(events)).with_state(app.clone());
+            ingest::router(app).merge(triggered)
+        }
     };
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .await
