@@ -43,3 +43,33 @@ async fn what_the_functions_do_is_measured() {
     }
     assert!(!text.contains("flowerpot") && !text.contains(&user.email));
 }
+
+/// The dashboard asks for nothing that is not measured, in the form that Prometheus has of it.
+#[test]
+fn the_dashboard_shows_what_is_measured() {
+    let source = include_str!("../../../src/metrics.rs");
+    let rows =
+        source.lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next().map(|names| (line, names)));
+    let measured: Vec<String> = rows
+        .flat_map(|(line, names)| {
+            let ending = if line.contains("histogram") { "_bucket" } else { "" };
+            names.split(", ").map(move |name| format!("{}{ending}", name.trim_matches('`')))
+        })
+        .collect();
+    assert!(measured.len() > 15, "{measured:?}");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/dashboards/lockstep.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let shown: Vec<&str> = panels
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .flat_map(|target| target["expr"].as_str().unwrap().split(|c: char| !c.is_alphanumeric() && c != '_'))
+        .filter(|word| word.contains('_') || measured.iter().any(|name| name == word))
+        .filter(|word| !["histogram_quantile", "__rate_interval"].contains(word))
+        .collect();
+    for name in &shown {
+        assert!(measured.iter().any(|known| known == name), "{name} is not among {measured:?}");
+    }
+    for name in &measured {
+        assert!(shown.contains(&name.as_str()), "no panel shows {name}");
+    }
+}
