@@ -30,7 +30,7 @@ pub use self::{
     bucket::TestBucket,
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
     inbox::{Inbox, long_text},
-    postgres_proxy::{Cut, PostgresProxy},
+    postgres_proxy::{Cut, PostgresProxy, Statement},
     proxy::TcpProxy,
     qdrant_proxy::{Call, Fault, QdrantProxy},
     reply::Reply,

@@ -1,9 +1,10 @@
-//! A proxy before PostgreSQL that understands enough of the protocol to cut a connection at a COMMIT: before it reached the
-//! server, or after it was done and before the client knows.
+//! A proxy before PostgreSQL that understands enough of the protocol to cut a connection at a COMMIT (before it reached the
+//! server, or after it was done and before the client knows), to count round trips, and to tell the statements.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -40,12 +41,30 @@ struct Trap {
     cut: Cut,
 }
 
+/// A statement that was sent, with the values that came with it last.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// As it was sent.
+    pub text: String,
+    /// The types of its parameters: their object ids.
+    pub types: Vec<u32>,
+    /// Its parameters in PostgreSQL's binary form; `None` is NULL.
+    pub values: Vec<Option<Vec<u8>>>,
+}
+
+/// What came by.
+#[derive(Debug, Default)]
+struct Seen {
+    requests: AtomicUsize,
+    statements: Mutex<BTreeMap<String, Statement>>,
+}
+
 /// A proxy on 127.0.0.1 before a PostgreSQL. It forwards, unless it is told otherwise; it ends with this value.
 #[derive(Debug)]
 pub struct PostgresProxy {
     address: SocketAddr,
     trap: Arc<Mutex<Option<Trap>>>,
-    requests: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -57,18 +76,18 @@ impl PostgresProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let trap = Arc::new(Mutex::new(None));
-        let requests = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(Seen::default());
         let task = tokio::spawn({
-            let (trap, requests) = (Arc::clone(&trap), Arc::clone(&requests));
+            let (trap, seen) = (Arc::clone(&trap), Arc::clone(&seen));
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                     super::proxy::at_once(&client, &server);
-                    tokio::spawn(connection(client, server, Arc::clone(&trap), Arc::clone(&requests)));
+                    tokio::spawn(connection(client, server, Arc::clone(&trap), Arc::clone(&seen)));
                 }
             }
         });
-        Self { address, trap, requests, task }
+        Self { address, trap, seen, task }
     }
 
     /// `url` with the proxy instead of the server.
@@ -86,7 +105,13 @@ impl PostgresProxy {
     /// Round trips so far: how often a client has waited for an answer, BEGIN and COMMIT included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.seen.requests.load(Ordering::Relaxed)
+    }
+
+    /// All statements so far that were sent without a name, each once.
+    #[must_use]
+    pub fn statements(&self) -> Vec<Statement> {
+        lock(&self.seen.statements).values().cloned().collect()
     }
 
     /// Forgets a cut that has not been made.
@@ -107,19 +132,15 @@ impl Drop for PostgresProxy {
     }
 }
 
-fn lock(trap: &Mutex<Option<Trap>>) -> std::sync::MutexGuard<'_, Option<Trap>> {
-    trap.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One connection, until it ends or is cut. Bytes go to the server message by message, so that one can be held back.
-async fn connection(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    trap: Arc<Mutex<Option<Trap>>>,
-    requests: Arc<AtomicUsize>,
-) {
+async fn connection(mut client: TcpStream, mut server: TcpStream, trap: Arc<Mutex<Option<Trap>>>, seen: Arc<Seen>) {
     let mut pending = Vec::new();
     let mut transaction = Transaction::default();
+    let mut prepared = None;
     let (mut from_client, mut from_server) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {
@@ -130,7 +151,12 @@ async fn connection(
                     let cut = transaction.see(&message, &trap);
                     // Sync, and Query.
                     if matches!(message.first(), Some(b'S' | b'Q')) {
-                        requests.fetch_add(1, Ordering::Relaxed);
+                        seen.requests.fetch_add(1, Ordering::Relaxed);
+                    }
+                    prepared = parsed(&message).or(prepared);
+                    if let (Some(statement), Some(values)) = (&prepared, bound(&message)) {
+                        let statement = Statement { values, ..statement.clone() };
+                        lock(&seen.statements).insert(statement.text.clone(), statement);
                     }
                     if cut == Some(Cut::BeforeCommit) || server.write_all(&message).await.is_err() {
                         return;
@@ -149,6 +175,43 @@ async fn connection(
             }
         }
     }
+}
+
+/// The statement of a Parse message without a name.
+fn parsed(message: &[u8]) -> Option<Statement> {
+    let body = message.strip_prefix(b"P")?.get(4..)?;
+    let (name, rest) = split_at_nul(body)?;
+    let (text, rest) = split_at_nul(rest)?;
+    let types = rest.get(2..)?.chunks_exact(4).filter_map(|oid| oid.try_into().ok().map(u32::from_be_bytes)).collect();
+    let text = String::from_utf8_lossy(text).into_owned();
+    name.is_empty().then_some(Statement { text, types, values: Vec::new() })
+}
+
+/// The values of a Bind message to the statement without a name.
+fn bound(message: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
+    let body = message.strip_prefix(b"B")?.get(4..)?;
+    let (_, rest) = split_at_nul(body)?;
+    let (name, mut rest) = split_at_nul(rest)?;
+    let formats = number(rest.split_off(..2)?);
+    rest.split_off(..2 * formats)?;
+    let count = number(rest.split_off(..2)?);
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let length = i32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
+        let value =
+            usize::try_from(length).ok().map(|length| rest.split_off(..length)).map(|value| value.map(<[u8]>::to_vec));
+        values.push(value.unwrap_or_default());
+    }
+    name.is_empty().then_some(values)
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+fn split_at_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
 /// Returns when the server has told that the transaction ended.

@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeSet};
 use http::{Method, Request, header};
 use local::{
     contract,
-    testkit::{Reply, TestApp, TestUser},
+    testkit::{Parts, Reply, TestApp, TestUser},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -141,20 +141,27 @@ impl Client<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[allow(clippy::too_many_lines, reason = "the life of two accounts, operation by operation")]
 async fn every_operation_works_with_its_example_and_answers_as_described() {
-    let app = TestApp::with(|parts| {
-        let endless = Quota { requests: 1_000_000, window: std::time::Duration::from_secs(1) };
-        let accounts = &mut parts.config.accounts;
-        (accounts.address_quota, accounts.account_quota, accounts.mail_quota) = (endless, endless, endless);
-        let objects = &mut parts.config.objects;
-        // Signing asks nobody.
-        objects.endpoint = Some("http://127.0.0.1:1".to_owned());
-        objects.credentials = Some(("key".to_owned(), SecretString::from("secret")));
-        objects.upload_bucket = Some("inbox".to_owned());
-    })
-    .await;
-    let client = Client { app: &app, contract: committed(), called: RefCell::default() };
+    let app = TestApp::with(ready_for_all).await;
+    call_all(&app).await;
+}
+
+/// Sets an app up for [`call_all`].
+pub fn ready_for_all(parts: &mut Parts) {
+    let endless = Quota { requests: 1_000_000, window: std::time::Duration::from_secs(1) };
+    let accounts = &mut parts.config.accounts;
+    (accounts.address_quota, accounts.account_quota, accounts.mail_quota) = (endless, endless, endless);
+    let objects = &mut parts.config.objects;
+    // Signing asks nobody.
+    objects.endpoint = Some("http://127.0.0.1:1".to_owned());
+    objects.credentials = Some(("key".to_owned(), SecretString::from("secret")));
+    objects.upload_bucket = Some("inbox".to_owned());
+}
+
+/// Calls every operation with its example, in the order of a life, and holds the answers against the contract.
+#[allow(clippy::too_many_lines, reason = "the life of two accounts, operation by operation")]
+pub async fn call_all(app: &TestApp) {
+    let client = Client { app, contract: committed(), called: RefCell::default() };
     let call = async |name: &str, token: Option<&str>, path: &[&str], other: Value| {
         client.call(name, token, path, other).await.json
     };

@@ -34,6 +34,7 @@ mod metrics;
 mod migrations;
 mod oracle;
 mod parts;
+mod plans;
 mod postgres_faults;
 mod process;
 mod qdrant_faults;
