@@ -3,7 +3,7 @@
 use ingest::reindex;
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::{eval, failure::Failure, ingest as bulk, settings};
+use crate::{bench, eval, failure::Failure, ingest as bulk, settings};
 
 /// What `lockstep --help` says.
 pub const USAGE: &str = "\
@@ -13,6 +13,7 @@ usage: lockstep up [options]
        lockstep reindex [--next | --status | --rollback | --finish | --cancel]
        lockstep eval [options] DATASET...
        lockstep soak [--minutes N] [--seed N]
+       lockstep bench [--documents N] [FIGURES.json...]
        lockstep bench-audit [--points N]
        lockstep bench-large [--megabytes N]
        lockstep ingest PATH... [options]
@@ -26,6 +27,7 @@ up: the whole stack
   --quiet       no demo, and nothing on standard output but one line with the URL
   --minutes N   how long random schedules are tried (default: 20)
   --points N    how many points are audited (default: 1,000,000)
+  --documents N how many documents there are when the last ones are measured (default: 100,000)
   --megabytes N how long a text is ingested in pieces (default: 100)
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
@@ -92,6 +94,8 @@ pub enum Command {
         /// What the first one is drawn from; `None`: from a random number.
         seed: Option<u64>,
     },
+    /// What the service adds to the work itself.
+    Bench(bench::Options),
     /// Measures the audit.
     BenchAudit {
         /// So many points.
@@ -164,6 +168,9 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
                 let root = parser.value().map_err(wrong)?.into();
                 return Ok(Command::Contract { root });
             }
+            Arg::Value(word) if word == "bench" && command.is_none() => {
+                return bench_options(parser).map(Command::Bench);
+            }
             Arg::Value(word) if word == "reindex" && command.is_none() => collections = Some(reindex::Command::Start),
             Arg::Long(word) if collections == Some(reindex::Command::Start) => {
                 collections = Some(match word {
@@ -205,6 +212,22 @@ pub fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Comm
         (None, Some("bench-large")) => Command::BenchLarge { megabytes },
         (None, _) => Command::Help,
     })
+}
+
+/// What stands behind `bench`.
+fn bench_options(mut parser: Parser) -> Result<bench::Options, Failure> {
+    let wrong = |error: lexopt::Error| Failure::new(format!("{error}; `lockstep --help` lists what there is"));
+    let mut options = bench::Options::default();
+    while let Some(word) = parser.next().map_err(wrong)? {
+        match word {
+            Arg::Value(file) => options.others.push(file.into()),
+            Arg::Long("documents") => {
+                options.documents = parser.value().and_then(|value| value.parse()).map_err(wrong)?;
+            }
+            other => return Err(wrong(other.unexpected())),
+        }
+    }
+    Ok(options)
 }
 
 /// What stands behind `eval`.

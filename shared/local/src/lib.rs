@@ -5,6 +5,7 @@
 //! [`settings`] reads the environment.
 
 pub mod args;
+pub mod bench;
 pub mod contract;
 pub mod demo;
 pub mod eval;

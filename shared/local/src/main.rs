@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use local::{
     args::{self, Command, USAGE},
-    contract, eval, ingest as bulk, keys, reindex, soak, up,
+    bench, contract, eval, ingest as bulk, keys, reindex, soak, up,
 };
 
 fn main() -> ExitCode {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Soak { minutes, seed } => soak::run(minutes, seed).map(|()| ExitCode::SUCCESS),
         Command::BenchAudit { points } => soak::bench_audit(points).map(|()| ExitCode::SUCCESS),
         Command::BenchLarge { megabytes } => soak::bench_large(megabytes).map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Contract { root } => contract::write(&root).map(|()| ExitCode::SUCCESS),
         Command::SigningKey { folder } => keys::write(&folder).map(|()| ExitCode::SUCCESS),
         Command::Ingest(options) => Ok(if bulk::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),

@@ -182,6 +182,10 @@ impl Embedder for HttpEmbedder {
         &self.space
     }
 
+    fn passages_at_once(&self) -> usize {
+        self.config.inputs_max.get() * self.config.requests_max.get()
+    }
+
     async fn embed_passages(&self, texts: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
         let batches: Vec<_> = stream::iter(self.batches(texts))
             .map(|inputs| self.request(inputs, deadline))

@@ -51,7 +51,16 @@ pub trait Embedder: Send + Sync + Debug {
     /// Most tokens of one passage that the model reads, without the special ones. What lies
     /// beyond does not reach the vector.
     fn tokens_max(&self) -> usize;
+
+    /// Passages that one call of [`Embedder::embed_passages`] should have: as many as keep it busy. They are also what is lost when
+    /// an invocation is cut, so no more.
+    fn passages_at_once(&self) -> usize {
+        PASSAGES_AT_ONCE
+    }
 }
+
+/// About two seconds of inference on one core.
+const PASSAGES_AT_ONCE: usize = 32;
 
 /// A vector space: the model that made it and its dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

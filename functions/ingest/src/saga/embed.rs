@@ -11,9 +11,6 @@ use crate::{
     failpoint::{self, reached},
 };
 
-/// Chunks of one batch: what is lost when an invocation is cut, about two seconds of inference on one core.
-const BATCH: i64 = 32;
-
 /// How far it came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Progress {
@@ -69,6 +66,8 @@ pub(super) async fn embed(app: &App, lease: Lease, deadline: Deadline) -> Result
 
 /// The next chunks without points, beyond `through` and beyond the committed progress.
 async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError> {
+    // What is lost when an invocation is cut.
+    let batch = i64::try_from(app.embedder.passages_at_once()).unwrap_or(i64::MAX);
     app.db
         .transaction("read pending chunks", async move |tx| {
             let rows = tx
@@ -85,7 +84,7 @@ async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError>
                         (&lease.document.0, Type::UUID),
                         (&lease.revision, Type::INT4),
                         (&through, Type::INT4),
-                        (&BATCH, Type::INT8),
+                        (&batch, Type::INT8),
                     ],
                 )
                 .await?;

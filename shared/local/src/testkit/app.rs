@@ -155,6 +155,12 @@ impl TestApp {
         Self { app, router, embedded, place, mail }
     }
 
+    /// Another app on the same database and collection.
+    #[must_use]
+    pub fn again(&self, change: impl FnOnce(&mut Parts)) -> Self {
+        Self::at(Place { to_drop: None, ..self.place.clone() }, change)
+    }
+
     /// Sends a request with a JSON body, or without one.
     pub async fn call(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Reply {
         let mut request = Request::builder().method(method).uri(path);

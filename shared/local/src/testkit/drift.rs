@@ -22,7 +22,7 @@ use super::{HashEmbedder, Place, TestApp, TestUser, function::Function, private_
 pub const DIMENSION: usize = 8;
 
 /// Chunks of one document.
-const CHUNKS: u32 = 1_000;
+pub const CHUNKS: u32 = 1_000;
 
 /// Points of one write.
 const BATCH: usize = 2_000;
@@ -87,7 +87,7 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
         };
     });
     let user = app.register("ann").await;
-    let ids = fill(&app, user.knowledge_base, points, &say).await;
+    let ids = fill(&app, user.knowledge_base, points, CHUNKS, &say).await;
     say("the audit without drift");
     let mut measured = vec![audit(&app, &user).await];
     plant(&app, user.knowledge_base, &ids).await;
@@ -96,28 +96,35 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
     measured
 }
 
-/// Fills both stores with so many chunks, and returns their ids. Its vectors must have [`DIMENSION`] components.
-pub async fn fill(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32, say: impl Fn(&str)) -> Vec<ChunkId> {
+/// Fills both stores with so many chunks, so many of each document, and returns their ids. Its vectors must have [`DIMENSION`]
+/// components.
+pub async fn fill(
+    app: &TestApp,
+    knowledge_base: KnowledgeBaseId,
+    points: u32,
+    chunks: u32,
+    say: impl Fn(&str),
+) -> Vec<ChunkId> {
     say("PostgreSQL is being filled");
-    fill_postgres(app, knowledge_base, points).await;
+    fill_postgres(app, knowledge_base, points, chunks).await;
     say("Qdrant is being filled");
     fill_qdrant(app, knowledge_base, say).await
 }
 
-async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32) {
-    let documents = points.div_ceil(CHUNKS);
+async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u32, chunks: u32) {
+    let documents = points.div_ceil(chunks);
     let statements = format!(
         "SET session_replication_role = replica;
         INSERT INTO documents (id, knowledge_base_id, source_uri, active_revision, latest_revision)
         SELECT gen_random_uuid(), '{knowledge_base}', 'd/' || n, 1, 1 FROM generate_series(1, {documents}) n;
         INSERT INTO document_revisions (document_id, number, state, media_type, content_hash, size_bytes, chunks_total,
             chunks_reused, chunks_embedded, fence, lease_expires_at, finished_at)
-        SELECT id, 1, 'active', 'text/plain', sha256(source_uri::bytea), 1, {CHUNKS}, 0, {CHUNKS}, 1, now(), now()
-        FROM documents;
+        SELECT id, 1, 'active', 'text/plain', sha256(source_uri::bytea), 1, {chunks}, 0, {chunks}, 1, now(), now()
+        FROM documents WHERE knowledge_base_id = '{knowledge_base}';
         CREATE TEMPORARY TABLE new AS
         SELECT gen_random_uuid() AS id, d.id AS document_id, n
-        FROM (SELECT id, row_number() OVER () AS nth FROM documents) d, generate_series(0, {CHUNKS} - 1) n
-        WHERE (d.nth - 1) * {CHUNKS} + n < {points};
+        FROM (SELECT id, row_number() OVER () AS nth FROM documents WHERE knowledge_base_id = '{knowledge_base}') d, generate_series(0, {chunks} - 1) n
+        WHERE (d.nth - 1) * {chunks} + n < {points};
         INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
         SELECT id, document_id, 1, 'The passage ' || n || ' says little.', sha256(id::text::bytea), 5 FROM new;
         INSERT INTO chunk_positions (document_id, revision, ordinal, chunk_id, byte_start, byte_end, heading_path)
@@ -131,7 +138,9 @@ async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl F
     let deadline = || Deadline::after(INVOCATION);
     ingest::collections::ready(&app.app, deadline()).await.expect("the collection can be made");
     let pg = app.pg().await;
-    let rows = pg.query("SELECT id, document_id FROM chunk_metadata", &[]).await.expect("PostgreSQL answers");
+    let rows = "SELECT c.id, c.document_id FROM chunk_metadata c JOIN documents d ON d.id = c.document_id
+        WHERE d.knowledge_base_id = $1";
+    let rows = pg.query(rows, &[&knowledge_base.0]).await.expect("PostgreSQL answers");
     let pairs: Vec<(Uuid, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     drop(rows);
     for (nth, batch) in pairs.chunks(BATCH).enumerate() {

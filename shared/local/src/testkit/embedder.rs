@@ -72,6 +72,10 @@ impl Embedder for CountingEmbedder {
     fn tokens_max(&self) -> usize {
         self.inner.tokens_max()
     }
+
+    fn passages_at_once(&self) -> usize {
+        self.inner.passages_at_once()
+    }
 }
 
 /// A quick embedder without a model: texts that share words are near each other, and nothing else is. For tests in

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,9 +13,15 @@ use std::{
     },
 };
 
+use bytes::BytesMut;
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+};
+use tokio_postgres::{
+    Row,
+    types::{IsNull, ToSql, Type, to_sql_checked},
 };
 
 /// The code of a request for TLS, which comes instead of a start-up message and is followed by one.
@@ -50,6 +57,50 @@ pub struct Statement {
     pub types: Vec<u32>,
     /// Its parameters in PostgreSQL's binary form; `None` is NULL.
     pub values: Vec<Option<Vec<u8>>>,
+}
+
+/// A value as it was sent.
+#[derive(Debug)]
+struct Sent<'a>(&'a Option<Vec<u8>>);
+
+impl ToSql for Sent<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let Some(bytes) = self.0 else { return Ok(IsNull::Yes) };
+        out.extend_from_slice(bytes);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl Statement {
+    /// Sends it again, with the same values.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn send(&self, pg: &tokio_postgres::Client) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.send_as(&self.text, pg).await
+    }
+
+    /// How PostgreSQL would run it with these values, as `EXPLAIN (FORMAT JSON)` says it.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn plan(&self, pg: &tokio_postgres::Client) -> Result<Value, tokio_postgres::Error> {
+        let rows = self.send_as(&format!("EXPLAIN (FORMAT JSON) {}", self.text), pg).await?;
+        rows.first().map_or(Ok(Value::Null), |row| row.try_get(0))
+    }
+
+    async fn send_as(&self, text: &str, pg: &tokio_postgres::Client) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let sent: Vec<Sent<'_>> = self.values.iter().map(Sent).collect();
+        let types = self.types.iter().map(|oid| Type::from_oid(*oid).unwrap_or(Type::UNKNOWN));
+        let values = sent.iter().map(|value| value as &(dyn ToSql + Sync));
+        pg.query_typed(text, &values.zip(types).collect::<Vec<_>>()).await
+    }
 }
 
 /// What came by.
@@ -106,6 +157,11 @@ impl PostgresProxy {
     #[must_use]
     pub fn requests(&self) -> usize {
         self.seen.requests.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the statements so far.
+    pub fn forget(&self) {
+        lock(&self.seen.statements).clear();
     }
 
     /// All statements so far that were sent without a name, each once.

@@ -107,7 +107,7 @@ async fn ten_times_the_points_are_ten_times_the_pages_and_no_larger_ones() {
         })
         .await;
         let user = app.register("ann").await;
-        drift::fill(&app, user.knowledge_base, points, |_| {}).await;
+        drift::fill(&app, user.knowledge_base, points, drift::CHUNKS, |_| {}).await;
         let audit = audit::run(&app.app, None, soon()).await.unwrap();
         assert_eq!((audit.expected, audit.found), (i64::from(points), i64::from(points)));
         assert!(audit.in_step());

@@ -1,14 +1,12 @@
 //! What the statements cost: round trips by the size of a document, and plans by the size of the tables.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::BytesMut;
 use http::Method;
-use local::testkit::{Call, HashEmbedder, PostgresProxy, QdrantProxy, Statement, TestApp, TestUser};
+use local::testkit::{Call, HashEmbedder, PostgresProxy, QdrantProxy, TestApp, TestUser};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shared::deadline::Deadline;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use crate::contract;
 
@@ -83,7 +81,8 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         if COMPARES.iter().any(|module| name.starts_with(module)) {
             continue;
         }
-        let plan = plan(&pg, statement).await;
+        // As it is planned each time, because no statement has a name.
+        let plan = statement.plan(&pg).await.unwrap();
         planned += 1;
         let mut tables = Vec::new();
         sequential(&plan, &mut tables);
@@ -128,34 +127,6 @@ async fn more(app: &TestApp) {
     call(Method::GET, "/documents?limit=1&source_uri=note", None).await.expect(200);
     let soon = Deadline::after(std::time::Duration::from_secs(20));
     ingest::sweeper(&app.app, ingest::SweeperEvent::default(), soon).await.unwrap();
-}
-
-/// A value as it was sent.
-#[derive(Debug)]
-struct Sent<'a>(&'a Option<Vec<u8>>);
-
-impl ToSql for Sent<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        let Some(bytes) = self.0 else { return Ok(IsNull::Yes) };
-        out.extend_from_slice(bytes);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
-
-/// The plan for the values that it came with: as it is planned each time, because no statement has a name.
-async fn plan(pg: &tokio_postgres::Client, statement: &Statement) -> Value {
-    let types = statement.types.iter().map(|oid| Type::from_oid(*oid).expect("a type of PostgreSQL's own"));
-    let sent: Vec<Sent<'_>> = statement.values.iter().map(Sent).collect();
-    let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-        sent.iter().map(|value| value as &(dyn ToSql + Sync)).zip(types).collect();
-    let explain = format!("EXPLAIN (FORMAT JSON) {}", statement.text);
-    pg.query_typed(&explain, &parameters).await.unwrap()[0].get(0)
 }
 
 /// The tables that a plan reads from end to end.

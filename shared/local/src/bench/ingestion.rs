@@ -1,0 +1,126 @@
+//! Ingestion, against the embedder alone over the same passages.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use axum::{Json, Router, routing::post};
+use http::Method;
+use serde_json::{Value, json};
+use shared::embed::{EmbedError, Embedder, HttpConfig, HttpEmbedder, Space};
+use tokio::net::TcpListener;
+
+use super::{Bar, Figure, say};
+use crate::testkit::{TestApp, long_text};
+
+/// Paragraphs of each text with the model in the process: some seconds of inference.
+const PARAGRAPHS: usize = 400;
+
+/// Paragraphs of each text with an endpoint: enough for several calls.
+const PARAGRAPHS_REMOTE: usize = 8_000;
+
+/// Texts that are ingested, in turns with the floor.
+const TURNS: usize = 3;
+
+/// What an endpoint takes for each request.
+const LATENCY: Duration = Duration::from_millis(50);
+
+const DIMENSION: usize = 384;
+
+/// Keeps the passages that go by.
+#[derive(Debug)]
+struct Recorder {
+    inner: Arc<dyn Embedder>,
+    passages: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Embedder for Recorder {
+    fn space(&self) -> &Space {
+        self.inner.space()
+    }
+
+    async fn embed_passages(
+        &self,
+        texts: Vec<String>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.passages.lock().unwrap_or_else(PoisonError::into_inner).extend(texts.iter().cloned());
+        self.inner.embed_passages(texts, deadline).await
+    }
+
+    async fn embed_query(&self, text: String, deadline: tokio::time::Instant) -> Result<Vec<f32>, EmbedError> {
+        self.inner.embed_query(text, deadline).await
+    }
+
+    fn count_tokens(&self, text: &str) -> Result<usize, EmbedError> {
+        self.inner.count_tokens(text)
+    }
+
+    fn tokens_max(&self) -> usize {
+        self.inner.tokens_max()
+    }
+
+    fn passages_at_once(&self) -> usize {
+        self.inner.passages_at_once()
+    }
+}
+
+pub(super) async fn measure() -> Vec<Figure> {
+    say("texts are being ingested with the model in the process");
+    let mut figures = Vec::new();
+    let local = TestApp::with(|_| {}).await.app.embedder.clone();
+    figures.push(against(local, PARAGRAPHS, "ingestion, model in the process").await);
+    say("texts are being ingested with an endpoint of 50 ms");
+    let config = HttpConfig::new(endpoint().await, "stub", DIMENSION);
+    let remote = Arc::new(HttpEmbedder::new(config).expect("the endpoint is a URL"));
+    figures.push(against(remote, PARAGRAPHS_REMOTE, "ingestion, endpoint of 50 ms").await);
+    figures
+}
+
+async fn against(embedder: Arc<dyn Embedder>, paragraphs: usize, what: &'static str) -> Figure {
+    let recorder = Arc::new(Recorder { inner: embedder.clone(), passages: Mutex::default() });
+    let app = TestApp::with(|parts| {
+        parts.embedder = recorder.clone();
+        parts.config.limits.request_timeout = Duration::from_mins(15);
+    })
+    .await;
+    let user = app.register("ann").await;
+    let (mut ours, mut floor, mut chunks) = (Duration::ZERO, Duration::ZERO, 0);
+    for turn in 0..=TURNS {
+        let text = long_text(paragraphs).replace("paragraph", &format!("paragraph {turn}"));
+        let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": format!("text {turn}") });
+        let begun = Instant::now();
+        app.call(Method::POST, "/documents", Some(&user.token), Some(body)).await.expect(201);
+        let ingested = begun.elapsed();
+        let passages = std::mem::take(&mut *recorder.passages.lock().unwrap_or_else(PoisonError::into_inner));
+        let count = passages.len();
+        let begun = Instant::now();
+        let deadline = tokio::time::Instant::now() + Duration::from_mins(15);
+        embedder.embed_passages(passages, deadline).await.expect("vectors");
+        let alone = begun.elapsed();
+        // The first one makes the collection and loads the model.
+        if turn > 0 {
+            (ours, floor, chunks) = (ours + ingested, floor + alone, chunks + count);
+        }
+    }
+    let rate = |time: Duration| f64::from(u32::try_from(chunks).unwrap_or(u32::MAX)) / time.as_secs_f64();
+    Figure { what, unit: "chunks/s", ours: rate(ours), floor: rate(floor), bar: Bar::AtLeast(0.9) }
+}
+
+/// An endpoint that takes its time, and answers any number of requests at once.
+async fn endpoint() -> String {
+    let embed = async |Json(request): Json<Value>| {
+        tokio::time::sleep(LATENCY).await;
+        let inputs = request.get("input").and_then(Value::as_array).map_or(1, Vec::len);
+        let vector = vec![0.05_f32; DIMENSION];
+        let data: Vec<Value> = (0..inputs).map(|index| json!({ "index": index, "embedding": vector })).collect();
+        Json(json!({ "data": data }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("the listener has an address");
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/embeddings", post(embed))).await });
+    format!("http://{address}")
+}
