@@ -62,8 +62,15 @@ soak: setup ## Try random schedules with faults and killed stores (MINUTES=20, S
 	@cargo build --package local --bins
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" soak --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench
+bench: setup build ## Measure what the service adds to the work itself, as ratios (DOCUMENTS=100000)
+	@CARGO_INCREMENTAL=0 cargo build --profile measure --package local --bin lockstep --bin empty-function
+	@$(RIE) && $(PARTS) && measure="$$CARGO_TARGET_DIR/measure" && \
+	shared/local/sam/cold "$$measure/lockstep" dist "$$measure/empty-function" "$(DATA)/cold-starts.json" && \
+	LOCKSTEP_DATA_DIR="$(DATA)" "$$measure/lockstep" bench --documents $(or $(DOCUMENTS),100000) "$(DATA)/cold-starts.json"
+
 .PHONY: bench-audit
-bench-audit: setup ## Measure the drift audit's memory (POINTS=1000000)
+bench-audit: setup ## Measure questions and the drift audit on very many points (POINTS=1000000)
 	@cargo build --package local --bins
 	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
 

@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
 use qdrant_client::qdrant::{DeletePointsBuilder, PointId, PointsIdsList};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{
     config::EmbeddingConfig,
     deadline::Deadline,
@@ -69,8 +70,57 @@ fn mib(kib: u64) -> f64 {
     std::time::Duration::from_millis(kib).as_secs_f64() * 1000.0 / 1024.0
 }
 
-/// Fills private stores with so many points, audits them in a process of its own, plants drift, and audits them again in
-/// another one. `say` hears how far it is.
+/// Questions that were asked of full stores.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The kind of question.
+    pub what: &'static str,
+    /// How the two stores were asked.
+    pub plan: String,
+    /// Half of the answers took at most so many milliseconds.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, p50 {:.1} ms, p99 {:.1} ms", self.what, self.plan, self.p50_ms, self.p99_ms)
+    }
+}
+
+/// Questions of each kind.
+const QUESTIONS: usize = 300;
+
+async fn ask(app: &TestApp, user: &TestUser) -> Vec<Asked> {
+    let kinds = [
+        ("any document", json!({})),
+        ("one document, by its name", json!({ "filter": { "source_uri": { "eq": "d/7" } } })),
+        ("all but one document", json!({ "filter": { "source_uri": { "ne": "d/7" } } })),
+        ("no document", json!({ "filter": { "source_uri": { "eq": "none" } } })),
+    ];
+    let mut asked = Vec::new();
+    for (what, more) in kinds {
+        let (mut times, mut plan) = (Vec::new(), String::new());
+        for n in 0..QUESTIONS {
+            let mut body = json!({ "query": format!("What does passage {n} say?"), "debug": true });
+            if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+                body.extend(more.clone());
+            }
+            let begun = Instant::now();
+            let answer = app.call(Method::POST, "/query", Some(&user.token), Some(body)).await.expect(200).json;
+            times.push(begun.elapsed().as_secs_f64() * 1_000.0);
+            plan = answer.pointer("/debug/plan").and_then(Value::as_str).unwrap_or_default().to_owned();
+        }
+        times.sort_by(f64::total_cmp);
+        let of = |at: usize| times.get(at).copied().unwrap_or_default();
+        asked.push(Asked { what, plan, p50_ms: of(QUESTIONS / 2), p99_ms: of(QUESTIONS * 99 / 100) });
+    }
+    asked
+}
+
+/// Fills private stores with so many points, asks questions, audits them in a process of its own, plants drift, and audits
+/// them again in another one. `say` hears how far it is, and what the questions took.
 pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
     let (postgres, qdrant) =
         tokio::task::spawn_blocking(|| (private_postgres(), private_qdrant())).await.expect("stores");
@@ -88,6 +138,10 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
     });
     let user = app.register("ann").await;
     let ids = fill(&app, user.knowledge_base, points, CHUNKS, &say).await;
+    say("questions");
+    for asked in ask(&app, &user).await {
+        say(&asked.to_string());
+    }
     say("the audit without drift");
     let mut measured = vec![audit(&app, &user).await];
     plant(&app, user.knowledge_base, &ids).await;
