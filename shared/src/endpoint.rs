@@ -10,7 +10,7 @@ use reqwest::{
 };
 use secrecy::ExposeSecret;
 
-use crate::secrets::Credential;
+use crate::{certificate, secrets::Credential};
 
 /// What of a refusal's body goes into an error.
 const DETAIL_CHARS_MAX: usize = 300;
@@ -69,10 +69,10 @@ impl Endpoint {
     /// # Errors
     /// When there is no answer.
     pub async fn send(&self, request: RequestBuilder) -> reqwest::Result<Response> {
-        let Some(key) = &self.api_key else { return request.send().await };
+        let Some(key) = &self.api_key else { return certificate::watched("model", request.send().await) };
         let again = request.try_clone();
         let shown = key.now();
-        let response = request.bearer_auth(shown.expose_secret()).send().await?;
+        let response = certificate::watched("model", request.bearer_auth(shown.expose_secret()).send().await)?;
         let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         match again {
             Some(again) if refused && key.renew(&shown).await => {

@@ -7,6 +7,7 @@
 pub mod api_keys;
 pub mod app;
 pub mod breaker;
+mod certificate;
 pub mod config;
 pub mod db;
 pub mod deadline;

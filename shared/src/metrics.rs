@@ -15,6 +15,7 @@
 //! | `llm_tokens` | counter | `direction` | tokens that a language model read (`input`) and wrote (`output`) |
 //! | `ingested_chunks`, `ingested_bytes` | counter | | of revisions that became active: chunks that were embedded, bytes of the sources |
 //! | `secret_failures` | counter | | secrets that could not be read, do not hold, or are refused although they were read again |
+//! | `certificate_failures` | counter | | calls that were not made, because the server's certificate does not hold |
 //! | `sweeps` | counter | | the sweeper's heartbeat |
 //! | `drift_missing`, `drift_orphans`, `drift_mislinked` | gauge | | what the last audit of everything found |
 //! | `removals_withheld` | gauge | | orphans that wait for an operator |
@@ -117,6 +118,12 @@ pub fn sweep() {
 /// counts them all, and `CloudWatch` adds up nothing over labels.
 pub fn secret_failure() {
     counter!("secret_failures").increment(1);
+}
+
+/// `server`'s certificate does not hold. Which server it was stands in the log, for the same reason.
+pub(crate) fn certificate_failure(server: &'static str) {
+    tracing::error!(server, "its certificate does not hold");
+    counter!("certificate_failures").increment(1);
 }
 
 /// What an audit of everything found.

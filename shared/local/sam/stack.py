@@ -1,9 +1,9 @@
 """Translates the template as AWS does, creates its stack in moto, and looks whether what was made knows each other: functions
 their roles, logs, secrets and bucket, the bucket its queue, queues and schedules their functions, the API's routes theirs.
 
-With the optional parts (VPC, JWT authorizer, mail, language model, rotation) and without them.
+With the optional parts (VPC, RDS Proxy, JWT authorizer, mail, language model, rotation) and without them.
 
-What this does not show: moto passes over types that it does not know (API Gateway's, function URLs, rotation schedules) and
+What this does not show: moto passes over types that it does not know (API Gateway's, function URLs, secrets, proxies, rotation schedules) and
 properties that it does not know (notifications, logs), and refuses little of what AWS refuses. It asks no policy whether somebody may
 do what they do, runs no function (so not the custom resource that migrates), and knows no quotas. Where it knows nothing, references are
 followed here, in the translated template.
@@ -80,6 +80,8 @@ def everything():
         "AlarmEmail": "operator@example.com",
         "SubnetIds": subnet,
         "SecurityGroupIds": group,
+        "ProxySecretArn": secret("proxy"),
+        "ProxyCluster": "aurora",
         "DatabaseRotationArn": rotate,
         "SigningKeyRotationArn": rotate,
     }
@@ -114,6 +116,30 @@ def references(value):
                 yield from [one] if isinstance(one, str) else one
             else:
                 yield from references(one)
+
+
+def choices(value):
+    """The alternatives of a template that hang on a condition: its name, and both."""
+    if isinstance(value, (list, dict)):
+        if isinstance(value, dict) and "Fn::If" in value:
+            yield value["Fn::If"]
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from choices(one)
+
+
+def check_secrets(template):
+    made = {name for name, one in template["Resources"].items() if one["Type"] == "AWS::SecretsManager::Secret"}
+    named = set()
+    for condition, then, otherwise in choices(template):
+        if condition.startswith("Makes"):
+            parameter = condition.removeprefix("Makes")
+            holds(then == {"Ref": f"{parameter}Secret"} and otherwise == {"Ref": f"{parameter}Arn"}, f"{condition} chooses another secret")
+            entry = template["Resources"][then["Ref"]]
+            holds(entry["Condition"] == condition, f"{then} is made on another condition than {condition}")
+            holds(entry["Properties"]["SecretString"] == {"Ref": parameter}, f"{then} does not hold {parameter}")
+            holds(template["Parameters"][parameter]["NoEcho"], f"{parameter} is shown")
+            named.add(then["Ref"])
+    holds(made == named, f"nobody reads {made - named}")
 
 
 def check_references(template):
@@ -201,6 +227,7 @@ def run(name, parameters):
     parameters = parameters()
     template = translated()
     routes = check_references(template)
+    check_secrets(template)
     # moto falls over one that asks for an attribute of what it does not know.
     del template["Outputs"]
     # It would wait for the custom resource's answer, and runs no function.

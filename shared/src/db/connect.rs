@@ -12,6 +12,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{KEEPALIVE_IDLE, UNANSWERED_MAX, tls};
 use crate::{
+    certificate,
     config::{ConfigError, DatabaseConfig},
     secrets::Credential,
 };
@@ -42,7 +43,7 @@ impl Connector {
             .tcp_user_timeout(UNANSWERED_MAX)
             .keepalives_idle(KEEPALIVE_IDLE);
         tls::require(&mut config);
-        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let (client, connection) = certificate::watched("postgresql", config.connect(self.tls.clone()).await)?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "a connection to PostgreSQL broke");

@@ -3,7 +3,10 @@
 use refinery::Target;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{ConfigError, DatabaseConfig};
+use crate::{
+    certificate,
+    config::{ConfigError, DatabaseConfig},
+};
 
 mod embedded {
     #![allow(missing_docs, reason = "generated")]
@@ -43,7 +46,8 @@ pub async fn run(config: &DatabaseConfig) -> Result<usize, MigrationError> {
     let mut pg: tokio_postgres::Config =
         config.url.expose_secret().parse().map_err(|source| ConfigError::invalid("DATABASE_URL", source))?;
     super::tls::require(&mut pg);
-    let (mut client, connection) = pg.connect(super::tls::connector(config.ca_file.as_deref())?).await?;
+    let connected = pg.connect(super::tls::connector(config.ca_file.as_deref())?).await;
+    let (mut client, connection) = certificate::watched("postgresql", connected)?;
     let connection = tokio::spawn(connection);
     // A migration may take longer than a request's statement.
     client.batch_execute("SET statement_timeout = 0").await?;

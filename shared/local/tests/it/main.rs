@@ -14,6 +14,7 @@ mod attacks;
 mod audit;
 mod audit_pages;
 mod budgets;
+mod certificates;
 mod consistency;
 mod contract;
 mod crash;

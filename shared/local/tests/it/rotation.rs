@@ -117,7 +117,11 @@ async fn passwords_and_keys_that_are_rotated_under_traffic_fail_no_request() {
             .env("DATABASE_URL_ARN", "database-url")
             .env("QDRANT_API_KEY_ARN", "qdrant-key");
         command.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", &manager.url).env("AWS_REGION", "us-east-1");
-        command.env("AWS_ACCESS_KEY_ID", "a").env("AWS_SECRET_ACCESS_KEY", "b").env_remove("AWS_PROFILE");
+        command
+            .env("RUST_LOG", "warn")
+            .env("AWS_ACCESS_KEY_ID", "a")
+            .env("AWS_SECRET_ACCESS_KEY", "b")
+            .env_remove("AWS_PROFILE");
     })
     .await;
 

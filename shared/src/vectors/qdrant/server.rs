@@ -9,6 +9,7 @@ use qdrant_client::{Qdrant, QdrantError};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
+    certificate,
     config::{ConfigError, QdrantConfig},
     secrets::Credential,
 };
@@ -43,9 +44,9 @@ impl Server {
     where
         F: Future<Output = Result<T, QdrantError>>,
     {
-        let Some(credential) = &self.config.api_key else { return call(self.keyed().client, request).await };
         let first = self.keyed();
-        let answer = call(first.client, request.clone()).await;
+        let answer = certificate::watched("qdrant", call(first.client, request.clone()).await);
+        let Some(credential) = &self.config.api_key else { return answer };
         let (Err(error), Some(shown)) = (&answer, &first.key) else { return answer };
         if !is_refused(error) || !credential.renew(shown).await {
             return answer;
