@@ -110,9 +110,18 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, routing::post};
+    use reqwest::header::{AUTHORIZATION, HeaderValue};
+    use secrecy::SecretString;
+    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::secrets::{Entry, SecretError, SecretSource};
 
     fn at(url: &str) -> Result<Endpoint, InvalidEndpoint> {
         Endpoint::new(url, "rerank", Some("sesame".into()), Duration::from_secs(1))
@@ -137,6 +146,49 @@ mod tests {
     fn a_refusal_that_repeats_the_key_does_not_show_it_and_is_cut() {
         let detail = at("https://example.com").unwrap().redact(&format!("no such key: sesame {}", "x".repeat(1_000)));
         assert!(detail.starts_with("no such key: [key] x") && detail.chars().count() == DETAIL_CHARS_MAX, "{detail}");
+    }
+
+    /// An entry that was rotated.
+    #[derive(Debug)]
+    struct Rotated;
+
+    #[async_trait::async_trait]
+    impl SecretSource for Rotated {
+        async fn get(&self, _: &str) -> Result<SecretString, SecretError> {
+            Ok("the new key".into())
+        }
+
+        async fn get_pending(&self, _: &str) -> Result<Option<SecretString>, SecretError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_rotated_is_read_again_and_the_request_is_sent_once_more() {
+        for refusal in [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&asked);
+            let answer = async move |headers: HeaderMap, body: String| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let let_in = headers.get(AUTHORIZATION).is_some_and(|key| key == "Bearer the new key");
+                if let_in { (StatusCode::OK, body) } else { (refusal, String::new()) }
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, Router::new().route("/rerank", post(answer))).await });
+
+            let entry = Entry { secrets: Arc::new(Rotated), id: "model-key".to_owned() };
+            let key = Credential::new("the old key".into(), Some(entry));
+            let endpoint = Endpoint::new(&url, "rerank", Some(key), Duration::from_secs(1)).unwrap();
+            for requests in [2, 3] {
+                let response = endpoint.send(endpoint.post().body("what is asked")).await.unwrap();
+                assert_eq!(
+                    (response.status(), response.text().await.unwrap().as_str()),
+                    (StatusCode::OK, "what is asked")
+                );
+                assert_eq!(asked.load(Ordering::Relaxed), requests, "the new key is kept");
+            }
+        }
     }
 
     fn wait(value: &str) -> Option<Duration> {

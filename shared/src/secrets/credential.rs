@@ -12,17 +12,15 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Entry, READ_TIMEOUT, SecretError};
 use crate::{config::ConfigError, metrics, problem::Causes};
 
-/// Between the two readings that a refusal starts when the first brings nothing new. The other side and the secret are
-/// never changed at the same moment; who rotates by hand takes about so long from one to the other. Shorter than a request
-/// waits for a connection.
-const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// Before the further readings that a refusal starts when the first brings nothing new. The other side and the secret are
+/// never changed at the same moment; who rotates by hand, or by a busy machine, takes about so long from one to the other.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 
 /// After readings that brought nothing, the secret is left alone for so long, however many calls are refused.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// The most that [`Credential::renew`] takes when nobody is before us.
-pub const RENEWAL_MAX: Duration =
-    READ_TIMEOUT.saturating_add(SECOND_LOOK).saturating_add(READ_TIMEOUT).saturating_add(READ_TIMEOUT);
+pub const RENEWAL_MAX: Duration = READ_TIMEOUT.saturating_mul(5).saturating_add(PAUSES[0]).saturating_add(PAUSES[1]);
 
 /// A password or a key, with the entry that it was read from. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
@@ -85,14 +83,17 @@ impl Credential {
         if self.adopt(entry, refused, read(entry.secrets.get(&entry.id)).await) {
             return true;
         }
-        tokio::time::sleep(SECOND_LOOK).await;
-        let renewed = self.adopt(entry, refused, read(entry.secrets.get(&entry.id)).await)
-            || self.adopt(entry, refused, read(entry.secrets.get_pending(&entry.id)).await);
-        if !renewed {
-            metrics::secret_failure();
-            tracing::error!(secret = entry.id, "what the secret holds is refused");
-            *in_vain = Some(Instant::now());
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            if self.adopt(entry, refused, read(entry.secrets.get(&entry.id)).await)
+                || self.adopt(entry, refused, read(entry.secrets.get_pending(&entry.id)).await)
+            {
+                return true;
+            }
         }
+        metrics::secret_failure();
+        tracing::error!(secret = entry.id, "what the secret holds is refused");
+        *in_vain = Some(Instant::now());
         true
     }
 
@@ -206,20 +207,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_secret_that_is_wrong_is_read_twice_and_then_left_alone_for_a_while() {
+    async fn a_secret_that_is_wrong_is_read_three_times_and_then_left_alone_for_a_while() {
         let versions = Arc::new(Versions::default());
         let credential = credential(&versions);
         let old = credential.now();
         let all = futures::future::join_all((0..20).map(|_| credential.renew(&old))).await;
         assert!(all.into_iter().all(|again| again), "each may try once more");
-        assert_eq!(versions.readings.load(Ordering::Relaxed), 2);
+        assert_eq!(versions.readings.load(Ordering::Relaxed), 3);
         for _ in 0..20 {
             assert!(!credential.renew(&old).await);
         }
-        assert_eq!(versions.readings.load(Ordering::Relaxed), 2);
+        assert_eq!(versions.readings.load(Ordering::Relaxed), 3);
         tokio::time::advance(LEFT_ALONE).await;
         assert!(credential.renew(&old).await);
-        assert_eq!(versions.readings.load(Ordering::Relaxed), 4);
+        assert_eq!(versions.readings.load(Ordering::Relaxed), 6);
     }
 
     #[tokio::test(start_paused = true)]
