@@ -52,7 +52,7 @@ pub async fn list_memberships(tx: &Transaction<'_>, user: UserId) -> Result<Vec<
     let rows = tx
         .query_typed(
             "-- knowledge_bases::list_memberships
-            SELECT kb.id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
+            SELECT kb.id AS knowledge_base_id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
             FROM knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id
             WHERE m.user_id = $1 ORDER BY kb.id",
             &[(&user.0, Type::UUID)],
@@ -75,7 +75,7 @@ pub async fn hold(
     let row = tx
         .query_typed_opt(
             "-- knowledge_bases::hold
-            SELECT kb.id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
+            SELECT kb.id AS knowledge_base_id, m.role, kb.personal_user_id IS NOT DISTINCT FROM m.user_id AS personal
             FROM knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id
             WHERE m.user_id = $1 AND CASE WHEN $2::uuid IS NULL THEN kb.personal_user_id = $1 ELSE kb.id = $2 END
             FOR KEY SHARE OF kb",
@@ -101,8 +101,12 @@ pub async fn hold_any(tx: &Transaction<'_>, id: KnowledgeBaseId) -> Result<bool,
 }
 
 impl Membership {
-    fn from_row(row: &Row) -> Result<Self, DbError> {
+    /// Reads it from the columns `knowledge_base_id`, `role` and `personal`.
+    ///
+    /// # Errors
+    /// When they are not there, or hold something else.
+    pub fn from_row(row: &Row) -> Result<Self, DbError> {
         let role = row.try_get::<_, &str>("role")?.parse().map_err(DbError::column("knowledge_base_members.role"))?;
-        Ok(Self { id: KnowledgeBaseId(row.try_get("id")?), role, personal: row.try_get("personal")? })
+        Ok(Self { id: KnowledgeBaseId(row.try_get("knowledge_base_id")?), role, personal: row.try_get("personal")? })
     }
 }

@@ -213,13 +213,8 @@ impl Accounts {
     /// # Errors
     /// [`AuthError::AccountGone`] and failures of what it needs.
     pub async fn profile(&self, user: UserId) -> Result<Profile, AuthError> {
-        self.db
-            .transaction("read profile", async move |tx| {
-                let user = users::get(tx, user).await?.ok_or(AuthError::AccountGone)?;
-                let knowledge_bases = list_memberships(tx, user.id).await?;
-                Ok(Profile { user, knowledge_bases })
-            })
-            .await
+        let (user, knowledge_bases) = users::profile(&self.db, user).await?.ok_or(AuthError::AccountGone)?;
+        Ok(Profile { user, knowledge_bases })
     }
 
     /// Sets or removes the name of an account.

@@ -18,16 +18,13 @@ use shared::{
     http::Client,
     problem::{Code, Problem},
 };
-use tokio_postgres::{Transaction, types::Type};
+use tokio_postgres::{Row, Transaction, types::Type};
 
 /// draft-ietf-httpapi-ratelimit-headers-10, section 4.
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Likewise, section 3.
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// Rows that say nothing any more, removed with each one that is used: the table stays as small as what is going on.
-const SWEPT_MAX: i64 = 2;
 
 /// How a quota stands after a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,35 +39,52 @@ pub struct Standing {
     pub next_in: Duration,
 }
 
+/// `$1`: whose quota, `$2`: what a request costs of the window, `$3`: the window, both in seconds. With each row that is used, two that say
+/// nothing any more are removed: the table stays as small as what is going on.
+const TAKE: &str = "-- rate_limits::take
+    WITH swept AS (
+        DELETE FROM rate_limits WHERE key IN (
+            SELECT key FROM rate_limits WHERE full_at <= now() AND key <> $1
+            ORDER BY full_at LIMIT 2 FOR UPDATE SKIP LOCKED)
+    ), taken AS (
+        INSERT INTO rate_limits AS held (key, full_at) VALUES ($1, now() + make_interval(secs => $2))
+        ON CONFLICT (key) DO UPDATE SET full_at = GREATEST(held.full_at, now()) + make_interval(secs => $2)
+        WHERE GREATEST(held.full_at, now()) + make_interval(secs => $2) <= now() + make_interval(secs => $3)
+        RETURNING full_at
+    )
+    SELECT true AS admitted, extract(epoch FROM full_at - now())::float8 AS full_in_s FROM taken
+    UNION ALL
+    SELECT false, extract(epoch FROM full_at - now())::float8 FROM rate_limits
+    WHERE key = $1 AND NOT EXISTS (SELECT FROM taken)";
+
 /// Takes one request from the quota of `key`.
 ///
 /// # Errors
 /// When PostgreSQL does not answer.
 pub async fn take(tx: &Transaction<'_>, key: &str, quota: Quota) -> Result<Standing, DbError> {
+    let (step_s, window_s) = seconds(quota);
+    let parameters = [(&key as _, Type::TEXT), (&step_s as _, Type::FLOAT8), (&window_s as _, Type::FLOAT8)];
+    standing(tx.query_typed(TAKE, &parameters).await?.first(), quota)
+}
+
+/// The same, on its own: a request that is counted twice because a connection broke does no harm.
+async fn take_alone(db: &Db, key: &str, quota: Quota) -> Result<Standing, DbError> {
+    let (step_s, window_s) = seconds(quota);
+    let parameters = [(&key as _, Type::TEXT), (&step_s as _, Type::FLOAT8), (&window_s as _, Type::FLOAT8)];
+    standing(db.read("take from quota", TAKE, &parameters).await?.first(), quota)
+}
+
+/// What a request costs of the window, and the window.
+fn seconds(quota: Quota) -> (f64, f64) {
     let window_s = quota.window.as_secs_f64();
-    let step_s = window_s / f64::from(quota.requests.max(1));
-    let row = tx
-        .query_typed_opt(
-            "-- rate_limits::take
-            WITH swept AS (
-                DELETE FROM rate_limits WHERE key IN (
-                    SELECT key FROM rate_limits WHERE full_at <= now() AND key <> $1
-                    ORDER BY full_at LIMIT $4 FOR UPDATE SKIP LOCKED)
-            ), taken AS (
-                INSERT INTO rate_limits AS held (key, full_at) VALUES ($1, now() + make_interval(secs => $2))
-                ON CONFLICT (key) DO UPDATE SET full_at = GREATEST(held.full_at, now()) + make_interval(secs => $2)
-                WHERE GREATEST(held.full_at, now()) + make_interval(secs => $2) <= now() + make_interval(secs => $3)
-                RETURNING full_at
-            )
-            SELECT true AS admitted, extract(epoch FROM full_at - now())::float8 AS full_in_s FROM taken
-            UNION ALL
-            SELECT false, extract(epoch FROM full_at - now())::float8 FROM rate_limits
-            WHERE key = $1 AND NOT EXISTS (SELECT FROM taken)",
-            &[(&key, Type::TEXT), (&step_s, Type::FLOAT8), (&window_s, Type::FLOAT8), (&SWEPT_MAX, Type::INT8)],
-        )
-        .await?;
+    (window_s / f64::from(quota.requests.max(1)), window_s)
+}
+
+/// What [`TAKE`] has answered.
+fn standing(row: Option<&Row>, quota: Quota) -> Result<Standing, DbError> {
+    let (step_s, window_s) = seconds(quota);
     // Refused, and the others' rows are younger than our snapshot: they took all of it this moment.
-    let (admitted, full_in_s) = match &row {
+    let (admitted, full_in_s) = match row {
         Some(row) => (row.try_get("admitted")?, row.try_get("full_in_s")?),
         None => (false, window_s),
     };
@@ -91,8 +105,7 @@ pub(crate) struct Limiter {
 pub(crate) async fn admit(State(limiter): State<Limiter>, client: Client, request: Request, next: Next) -> Response {
     let quota = limiter.quota;
     let key = format!("address {}", client.address.counted_as());
-    let standing = limiter.db.transaction("take from quota", async move |tx| take(tx, &key, quota).await).await;
-    let standing = match standing {
+    let standing = match take_alone(&limiter.db, &key, quota).await {
         Ok(standing) => standing,
         Err(error) => return Problem::from(error).into_response(),
     };

@@ -1,11 +1,13 @@
 //! The accounts' rows.
 
 use shared::{
-    db::{DbError, constraint},
+    db::{Db, DbError, constraint},
     domain::{DisplayName, UserId},
+    knowledge_bases::Membership,
 };
 use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
+use uuid::Uuid;
 
 use crate::{codes::Sent, email::Email, error::AuthError, hashing::StoredHash};
 
@@ -78,6 +80,29 @@ pub async fn get(tx: &Transaction<'_>, id: UserId) -> Result<Option<User>, DbErr
         )
         .await?;
     Ok(rows.first().map(user).transpose()?)
+}
+
+/// The account and its knowledge bases, in the order of their ids. One statement: it is asked for at every start of a user interface.
+///
+/// # Errors
+/// When PostgreSQL does not answer.
+pub async fn profile(db: &Db, id: UserId) -> Result<Option<(User, Vec<Membership>)>, DbError> {
+    let statement = "-- users::profile
+        SELECT u.id, u.email, u.display_name, u.email_verified_at, u.created_at,
+            kb.id AS knowledge_base_id, m.role, kb.personal_user_id IS NOT DISTINCT FROM u.id AS personal
+        FROM users u
+        LEFT JOIN (knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id) ON m.user_id = u.id
+        WHERE u.id = $1 ORDER BY kb.id";
+    let rows = db.read("read profile", statement, &[(&id.0, Type::UUID)]).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut memberships = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // An account without any has one row, of its own columns alone.
+        if row.try_get::<_, Option<Uuid>>("knowledge_base_id")?.is_some() {
+            memberships.push(Membership::from_row(row)?);
+        }
+    }
+    Ok(Some((user(first)?, memberships)))
 }
 
 /// The account with this address, and its password's hash.

@@ -1,4 +1,4 @@
-//! The door for reading: one statement, without BEGIN and COMMIT, so one round trip.
+//! The door for one statement, without BEGIN and COMMIT, so one round trip: to read, or to write what may be written twice.
 
 use std::time::Instant;
 
@@ -17,7 +17,8 @@ pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 impl Db {
     /// Runs one statement that changes nothing, and returns its rows. It sees one snapshot, as any single statement does.
     ///
-    /// Tried again as [`Db::transaction`] is; a read that was done without our knowing has left no trace.
+    /// Tried again as [`Db::transaction`] is; a read that was done without our knowing has left no trace. A statement that
+    /// writes may come here only where being run twice does no harm.
     ///
     /// # Errors
     /// See [`DbError`].
