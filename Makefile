@@ -69,10 +69,16 @@ bench: setup build ## Measure what the service adds to the work itself, as ratio
 	shared/local/sam/cold "$$measure/lockstep" dist "$$measure/empty-function" "$(DATA)/cold-starts.json" && \
 	LOCKSTEP_DATA_DIR="$(DATA)" "$$measure/lockstep" bench --documents $(or $(DOCUMENTS),100000) "$(DATA)/cold-starts.json"
 
+.PHONY: bench-instructions
+bench-instructions: setup ## Count the instructions of what is hot, and compare with those that were written down (ARGS=--write)
+	@runner="$$(shared/local/benches/runner)" && $(PARTS) && set -o pipefail && \
+	CARGO_INCREMENTAL=0 cargo build --profile measure --package local --bench instructions && \
+	CARGO_INCREMENTAL=0 GUNGRAUN_RUNNER="$$runner" cargo bench --quiet --profile measure --package local --bench instructions 2>&1 | shared/local/benches/compare $(ARGS)
+
 .PHONY: bench-audit
 bench-audit: setup ## Measure questions and the drift audit on very many points (POINTS=1000000)
-	@cargo build --package local --bins
-	@$(PARTS) && exec "$$CARGO_TARGET_DIR/debug/lockstep" bench-audit --points $(or $(POINTS),1000000)
+	@CARGO_INCREMENTAL=0 cargo build --profile measure --package local --bin lockstep --bin test-function
+	@$(PARTS) && exec "$$CARGO_TARGET_DIR/measure/lockstep" bench-audit --points $(or $(POINTS),1000000)
 
 .PHONY: bench-large
 bench-large: setup ## Measure the ingestion of a long text in pieces of a minute (MEGABYTES=100)

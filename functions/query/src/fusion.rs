@@ -24,7 +24,8 @@ const COSINE_SPAN_MIN: f32 = 0.05;
 /// - whoever a leg does not list has 0 there; a leg without candidates has no share.
 ///
 /// A score that is not a number (a defect of the index) counts as not listed.
-pub(crate) fn fuse(dense: &[Scored], sparse: &[Scored]) -> Vec<Scored> {
+#[must_use]
+pub fn fuse(dense: &[Scored], sparse: &[Scored]) -> Vec<Scored> {
     let (dense, sparse) = (normalise_dense(dense), normalise_sparse(sparse));
     let dense_weight = match (dense.is_empty(), sparse.is_empty()) {
         (false, false) => DENSE_WEIGHT,

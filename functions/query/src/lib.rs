@@ -42,7 +42,7 @@ mod cursor;
 mod embed;
 mod error;
 mod filter;
-mod fusion;
+pub mod fusion;
 mod hydrate;
 mod lexical;
 pub mod llm;

@@ -1,6 +1,6 @@
 //! The pieces that are never cut, and the price of a cut before each.
 
-use unicode_segmentation::UnicodeSegmentation as _;
+use icu_segmenter::{SentenceSegmenter, options::SentenceBreakInvariantOptions};
 
 use super::Limits;
 use super::paths::Paths;
@@ -179,9 +179,13 @@ impl<E> Splitter<'_, E> {
         if text.trim().len() <= WHOLE_BLOCK_BYTES_MAX {
             return self.piece(before, start, end);
         }
-        for (offset, sentence) in text.split_sentence_bound_indices() {
-            let at = start + offset;
-            self.piece(before, at, at + sentence.len())?;
+        let mut at = start;
+        // The first boundary is the text's beginning.
+        for bound in SentenceSegmenter::new(SentenceBreakInvariantOptions::default()).segment_str(text).skip(1) {
+            let end = start + bound;
+            let sentence = self.text.get(at..end).unwrap_or_default();
+            self.piece(before, at, end)?;
+            at = end;
             if !sentence.trim().is_empty() {
                 before = after_sentence(sentence);
             } else if sentence.contains('\n') {

@@ -6,21 +6,21 @@ use std::{
 };
 
 use http::Method;
-use qdrant_client::qdrant::{DeletePointsBuilder, PointId, PointsIdsList};
+use qdrant_client::qdrant::{CollectionStatus, DeletePointsBuilder, PointId, PointsIdsList};
 use serde_json::{Value, json};
 use shared::{
     config::EmbeddingConfig,
     deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
-    sparse::SparseVector,
+    sparse::{self, SparseVector},
     vectors::Point,
 };
 use uuid::Uuid;
 
 use super::{HashEmbedder, Place, TestApp, TestUser, function::Function, private_postgres, private_qdrant};
 
-/// Of the synthetic vectors: none of the audit's work depends on it.
-pub const DIMENSION: usize = 8;
+/// Of the synthetic vectors: as many as the model's have.
+pub const DIMENSION: usize = 384;
 
 /// Chunks of one document.
 pub const CHUNKS: u32 = 1_000;
@@ -138,6 +138,8 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
     });
     let user = app.register("ann").await;
     let ids = fill(&app, user.knowledge_base, points, CHUNKS, &say).await;
+    say("Qdrant is building its graph");
+    indexed(&app).await;
     say("questions");
     for asked in ask(&app, &user).await {
         say(&asked.to_string());
@@ -192,28 +194,40 @@ async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl F
     let deadline = || Deadline::after(INVOCATION);
     ingest::collections::ready(&app.app, deadline()).await.expect("the collection can be made");
     let pg = app.pg().await;
-    let rows = "SELECT c.id, c.document_id FROM chunk_metadata c JOIN documents d ON d.id = c.document_id
+    let rows = "SELECT c.id, c.document_id, c.text FROM chunk_metadata c JOIN documents d ON d.id = c.document_id
         WHERE d.knowledge_base_id = $1";
     let rows = pg.query(rows, &[&knowledge_base.0]).await.expect("PostgreSQL answers");
-    let pairs: Vec<(Uuid, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    drop(rows);
-    for (nth, batch) in pairs.chunks(BATCH).enumerate() {
-        let points = batch.iter().map(|(id, document)| point(ChunkId(*id), knowledge_base, DocumentId(*document)));
+    for (nth, batch) in rows.chunks(BATCH).enumerate() {
+        let points = batch.iter().map(|row| Point {
+            sparse: sparse::passage(row.get(2)),
+            ..point(ChunkId(row.get(0)), knowledge_base, DocumentId(row.get(1)))
+        });
         app.app.index.upsert(points.collect(), deadline()).await.expect("Qdrant takes the points");
         if nth % 50 == 49 {
             say(&format!("{} points", (nth + 1) * BATCH));
         }
     }
-    pairs.into_iter().map(|(id, _)| ChunkId(id)).collect()
+    rows.iter().map(|row| ChunkId(row.get(0))).collect()
 }
 
 fn point(id: ChunkId, knowledge_base: KnowledgeBaseId, document: DocumentId) -> Point {
-    let mut dense = vec![0.1; DIMENSION];
-    for (component, byte) in dense.iter_mut().zip(id.0.as_bytes()) {
-        *component += f32::from(*byte) / 255.0;
-    }
+    // Its own, in no direction that others prefer: nothing is harder to search.
+    let mut random = fastrand::Rng::with_seed(id.0.as_u64_pair().0);
+    let dense = (0..DIMENSION).map(|_| random.f32() - 0.5).collect();
     let sparse = SparseVector { indices: vec![1], values: vec![1.0] };
     Point { id, knowledge_base, document, dense, sparse }
+}
+
+/// Until all points are in the graph: before that, each question looks at many of them one by one. Qdrant rests for a
+/// moment between two pieces of that work.
+async fn indexed(app: &TestApp) {
+    let mut resting = 0;
+    while resting < 5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let answer = app.qdrant().collection_info(app.collection()).await.expect("Qdrant answers");
+        let rests = answer.result.is_some_and(|info| info.status() == CollectionStatus::Green);
+        resting = if rests { resting + 1 } else { 0 };
+    }
 }
 
 /// Takes every so-manieth point away, and plants as many that PostgreSQL does not know.
