@@ -6,7 +6,7 @@ use crate::{
     config::{Config, ConfigError, EmbeddingConfig},
     db::Db,
     deadline::Deadline,
-    embed::{Embedder, HttpConfig, HttpEmbedder, MiniLm, Space},
+    embed::{Absent, Embedder, HttpConfig, HttpEmbedder, MiniLm, Space},
     objects::{ObjectStore, s3::S3},
     retry::RetryBudget,
     tokens::Verifier,
@@ -52,6 +52,19 @@ impl App {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let embedder = embedder(&config.embedding)?;
         let next = config.embedding_next.as_ref().map(|next| Model::new(next, &config)).transpose()?;
+        Self::with(config, embedder, next)
+    }
+
+    /// The same for a function that embeds nothing: what a model needs is not linked into it.
+    ///
+    /// # Errors
+    /// When the configuration does not hold.
+    pub fn without_model(config: Config) -> Result<Self, ConfigError> {
+        let absent = Arc::new(Absent::of(&config.embedding));
+        Self::with(config, absent, None)
+    }
+
+    fn with(config: Config, embedder: Arc<dyn Embedder>, next: Option<Model>) -> Result<Self, ConfigError> {
         Ok(Self {
             db: Db::new(&config.database)?,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),

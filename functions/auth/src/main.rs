@@ -7,5 +7,5 @@ async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
     let signer = auth::Signer::new(&config.tokens)?;
-    lambda_http::run(auth::router(App::new(config)?, signer)?).await
+    lambda_http::run(auth::router(App::without_model(config)?, signer)?).await
 }

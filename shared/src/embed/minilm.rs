@@ -53,13 +53,18 @@ impl MiniLm {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self {
-            space: Space { model: "all-minilm-l6-v2-int8".to_owned(), dimension: DIMENSION },
+            space: Self::its_space(),
             folder: folder.into(),
             permits: Arc::new(Semaphore::new(threads.get())),
             threads: threads.get(),
             vocabulary: Arc::default(),
             network: Arc::default(),
         }
+    }
+
+    /// The space of its vectors.
+    pub(super) fn its_space() -> Space {
+        Space { model: "all-minilm-l6-v2-int8".to_owned(), dimension: DIMENSION }
     }
 
     /// The same with another number of threads.

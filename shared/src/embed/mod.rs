@@ -3,6 +3,7 @@
 //! Vectors of two models never meet: a model and its dimension make a [`Space`], and every space
 //! has a Qdrant collection of its own.
 
+mod absent;
 mod http;
 mod minilm;
 mod wordpiece;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
+pub use absent::Absent;
 pub use http::{HttpConfig, HttpEmbedder};
 pub use minilm::MiniLm;
 

@@ -95,6 +95,8 @@ const QUESTIONS: usize = 300;
 async fn ask(app: &TestApp, user: &TestUser) -> Vec<Asked> {
     let kinds = [
         ("any document", json!({})),
+        ("any document, dense alone", json!({ "mode": "dense" })),
+        ("any document, sparse alone", json!({ "mode": "sparse" })),
         ("one document, by its name", json!({ "filter": { "source_uri": { "eq": "d/7" } } })),
         ("all but one document", json!({ "filter": { "source_uri": { "ne": "d/7" } } })),
         ("no document", json!({ "filter": { "source_uri": { "eq": "none" } } })),
@@ -103,7 +105,8 @@ async fn ask(app: &TestApp, user: &TestUser) -> Vec<Asked> {
     for (what, more) in kinds {
         let (mut times, mut plan) = (Vec::new(), String::new());
         for n in 0..QUESTIONS {
-            let mut body = json!({ "query": format!("What does passage {n} say?"), "debug": true });
+            // A frequent word, one that is less so, and a rare one.
+            let mut body = json!({ "query": format!("w{} w{} w{}?", 2 + n % 7, 50 + n, 9_000 + n), "debug": true });
             if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
                 body.extend(more.clone());
             }
@@ -154,7 +157,8 @@ pub async fn measure(points: u32, say: impl Fn(&str)) -> Vec<Measured> {
     measured
 }
 
-/// Fills both stores with so many chunks, so many of each document, and returns their ids. Its vectors must have [`DIMENSION`]
+/// Fills both stores with so many chunks, so many of each document, and returns their ids. Their words are as frequent as
+/// those of a language (Zipf's law: the most frequent stand in half of them), but for one that is in all. Its vectors must have [`DIMENSION`]
 /// components.
 pub async fn fill(
     app: &TestApp,
@@ -173,6 +177,7 @@ async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u
     let documents = points.div_ceil(chunks);
     let statements = format!(
         "SET session_replication_role = replica;
+        SET statement_timeout = 0;
         INSERT INTO documents (id, knowledge_base_id, source_uri, active_revision, latest_revision)
         SELECT gen_random_uuid(), '{knowledge_base}', 'd/' || n, 1, 1 FROM generate_series(1, {documents}) n;
         INSERT INTO document_revisions (document_id, number, state, media_type, content_hash, size_bytes, chunks_total,
@@ -184,7 +189,9 @@ async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u
         FROM (SELECT id, row_number() OVER () AS nth FROM documents WHERE knowledge_base_id = '{knowledge_base}') d, generate_series(0, {chunks} - 1) n
         WHERE (d.nth - 1) * {chunks} + n < {points};
         INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
-        SELECT id, document_id, 1, 'The passage ' || n || ' says little.', sha256(id::text::bytea), 5 FROM new;
+        SELECT id, document_id, 1, 'Passage ' || n || ': ' || (
+            SELECT string_agg('w' || floor(exp(random() * ln(50000)))::int, ' ') FROM generate_series(1, 20) WHERE id IS NOT NULL
+        ), sha256(id::text::bytea), 22 FROM new;
         INSERT INTO chunk_positions (document_id, revision, ordinal, chunk_id, byte_start, byte_end, heading_path)
         SELECT document_id, 1, n, id, n * 40, n * 40 + 30, '{{}}' FROM new;
         ANALYZE;"
