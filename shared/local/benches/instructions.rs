@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use gungraun::{LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use http::Method;
 use ingest::{
     chunk::{self, Chunk, Limits},
@@ -111,4 +111,8 @@ fn verification((verifier, token): (Verifier, String)) -> Claims {
 
 library_benchmark_group!(name = hot, benchmarks = [extraction, chunking, fusion, verification, question]);
 // Where the stores' programs are stands in the environment.
-main!(config = LibraryBenchmarkConfig::default().env_clear(false), library_benchmark_groups = hot);
+// PostgreSQL and Qdrant are children, and are not counted: under callgrind they would take minutes.
+main!(
+    config = LibraryBenchmarkConfig::default().env_clear(false).tool(Callgrind::with_args(["--trace-children=no"])),
+    library_benchmark_groups = hot
+);

@@ -13,7 +13,7 @@ usage: lockstep up [options]
        lockstep reindex [--next | --status | --rollback | --finish | --cancel]
        lockstep eval [options] DATASET...
        lockstep soak [--minutes N] [--seed N]
-       lockstep bench [--documents N] [FIGURES.json...]
+       lockstep bench [--only PART] [--documents N] [FIGURES.json...]
        lockstep bench-audit [--points N]
        lockstep bench-large [--megabytes N]
        lockstep ingest PATH... [options]
@@ -28,6 +28,7 @@ up: the whole stack
   --minutes N   how long random schedules are tried (default: 20)
   --points N    how many points are audited (default: 1,000,000)
   --documents N how many documents there are when the last ones are measured (default: 100,000)
+  --only PART   measure questions, ingestion, growth or login alone, and keep no figures
   --megabytes N how long a text is ingested in pieces (default: 100)
   --seed N      what the first one is drawn from (default: a random number)
   --log FORMAT  text (default) or json; also $LOCKSTEP_LOG. What is logged: $RUST_LOG
@@ -224,6 +225,7 @@ fn bench_options(mut parser: Parser) -> Result<bench::Options, Failure> {
             Arg::Long("documents") => {
                 options.documents = parser.value().and_then(|value| value.parse()).map_err(wrong)?;
             }
+            Arg::Long("only") => options.only = Some(parser.value().and_then(|value| value.parse()).map_err(wrong)?),
             other => return Err(wrong(other.unexpected())),
         }
     }

@@ -11,7 +11,7 @@ mod ingestion;
 mod login;
 mod questions;
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, str::FromStr, time::Duration};
 
 use serde_json::{Value, json};
 use shared::{config::LogConfig, telemetry};
@@ -23,13 +23,42 @@ use crate::{failure::Failure, folder, settings};
 pub struct Options {
     /// Documents that are there before the last ones of `growth`.
     pub documents: u32,
+    /// The one part to be measured; `None`: all.
+    pub only: Option<Measured>,
     /// Figures that another program has written, to be shown in the same table.
     pub others: Vec<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { documents: 100_000, others: Vec::new() }
+        Self { documents: 100_000, only: None, others: Vec::new() }
+    }
+}
+
+/// What is measured together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Measured {
+    /// Warm questions.
+    Questions,
+    /// Ingestion with either kind of embedder.
+    Ingestion,
+    /// A document beside many others.
+    Growth,
+    /// The time of a login.
+    Login,
+}
+
+impl FromStr for Measured {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "questions" => Ok(Self::Questions),
+            "ingestion" => Ok(Self::Ingestion),
+            "growth" => Ok(Self::Growth),
+            "login" => Ok(Self::Login),
+            _ => Err("is neither questions, ingestion, growth nor login".to_owned()),
+        }
     }
 }
 
@@ -90,14 +119,27 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         figures.extend(read);
     }
     let measured = runtime.block_on(async {
-        let mut measured = questions::measure().await;
-        measured.extend(ingestion::measure().await);
-        measured.extend(growth::measure(options.documents).await);
-        measured.push(login::measure().await);
+        let wanted = |part| options.only.is_none_or(|only| only == part);
+        let mut measured = Vec::new();
+        if wanted(Measured::Questions) {
+            measured.extend(questions::measure().await);
+        }
+        if wanted(Measured::Ingestion) {
+            measured.extend(ingestion::measure().await);
+        }
+        if wanted(Measured::Growth) {
+            measured.extend(growth::measure(options.documents).await);
+        }
+        if wanted(Measured::Login) {
+            measured.push(login::measure().await);
+        }
         measured
     });
     figures.extend(measured.iter().map(Figure::json));
     print!("{}", table(&figures));
+    if options.only.is_some() {
+        return Ok(());
+    }
     let file = settings::data_dir().join("bench.json");
     folder::make(&settings::data_dir())?;
     std::fs::write(&file, format!("{:#}\n", Value::Array(figures)))
