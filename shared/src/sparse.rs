@@ -2,8 +2,14 @@
 //!
 //! Qdrant multiplies by the inverse document frequency itself (`modifier: idf`), so a passage carries BM25's term
 //! frequency part and a query carries ones. Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
+//!
+//! The same words are what PostgreSQL's full-text search has ([`tsvector`], [`tsquery`]).
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    ops::Range,
+};
 
 use rust_stemmers::{Algorithm, Stemmer};
 
@@ -53,12 +59,49 @@ pub fn query(text: &str) -> SparseVector {
     terms(text).map(|term| (term, 1.0)).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
+/// Bytes of a lexeme, and places of all of them, that PostgreSQL takes
+/// (<https://www.postgresql.org/docs/current/textsearch-limitations.html>).
+const LEXEME_BYTES_MAX: usize = 2_046;
+const PLACES_MAX: usize = 16_383;
+
+/// The stems of a passage and their places, in the text form of PostgreSQL's `tsvector`, such as `lamp:3,7 tall:5`. Stems have letters
+/// and digits only, so none needs quotes.
+#[must_use]
+pub fn tsvector(text: &str) -> String {
+    let mut places = BTreeMap::<String, Vec<usize>>::new();
+    for (place, stem) in stems(text).enumerate().take(PLACES_MAX) {
+        if stem.len() <= LEXEME_BYTES_MAX {
+            places.entry(stem).or_default().push(place + 1);
+        }
+    }
+    let mut vector = String::with_capacity(text.len());
+    for (stem, places) in places {
+        let mut separator = if vector.is_empty() { "" } else { " " };
+        let _ = write!(vector, "{separator}{stem}");
+        separator = ":";
+        for place in places {
+            let _ = write!(vector, "{separator}{place}");
+            separator = ",";
+        }
+    }
+    vector
+}
+
+/// A `tsquery` for any of a question's stems, such as `lamp | tall`; empty when it has none but stop words.
+#[must_use]
+pub fn tsquery(text: &str) -> String {
+    let stems: BTreeSet<String> = stems(text).filter(|stem| stem.len() <= LEXEME_BYTES_MAX).collect();
+    stems.into_iter().collect::<Vec<_>>().join(" | ")
+}
+
 /// Where the words of `text` stand whose terms `query` has, as byte ranges in order.
 #[must_use]
 pub fn matches(query: &SparseVector, text: &str) -> Vec<Range<usize>> {
     let stemmer = Stemmer::create(Algorithm::English);
     words(text)
-        .filter(|(_, word)| term(&stemmer, word).is_some_and(|id| query.indices.binary_search(&id).is_ok()))
+        .filter(|(_, word)| {
+            stem(&stemmer, word).is_some_and(|stem| query.indices.binary_search(&term_id(&stem)).is_ok())
+        })
         .map(|(start, word)| start..start + word.len())
         .collect()
 }
@@ -72,8 +115,13 @@ impl FromIterator<(u32, f32)> for SparseVector {
 
 /// The stemmed words of a text, as 32-bit ids.
 fn terms(text: &str) -> impl Iterator<Item = u32> {
+    stems(text).map(|stem| term_id(&stem))
+}
+
+/// The stemmed words of a text, in order, without the stop words.
+fn stems(text: &str) -> impl Iterator<Item = String> {
     let stemmer = Stemmer::create(Algorithm::English);
-    words(text).filter_map(move |(_, word)| term(&stemmer, word))
+    words(text).filter_map(move |(_, word)| stem(&stemmer, word))
 }
 
 /// The words of a text, each with its first byte.
@@ -87,10 +135,10 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// A word's id; `None` for a stop word.
-fn term(stemmer: &Stemmer, word: &str) -> Option<u32> {
+/// A word's stem; `None` for a stop word.
+fn stem(stemmer: &Stemmer, word: &str) -> Option<String> {
     let word = word.to_lowercase();
-    STOP_WORDS.binary_search(&word.as_str()).is_err().then(|| term_id(&stemmer.stem(&word)))
+    STOP_WORDS.binary_search(&word.as_str()).is_err().then(|| stemmer.stem(&word).into_owned())
 }
 
 /// FNV-1a, 32 bits: stable over versions and machines, which the index needs. Two of 100,000 words share an id with a
@@ -126,6 +174,16 @@ mod tests {
         let vector = passage("b a c a b a, ünïcode 東京 42");
         assert!(vector.indices.is_sorted_by(|a, b| a < b), "{vector:?}");
         assert_eq!(vector.indices.len(), vector.values.len());
+    }
+
+    #[test]
+    fn postgresql_is_given_stems_with_their_places_and_nothing_that_it_refuses() {
+        assert_eq!(tsvector("The lamps, a lamp: it's 'Tall' \\ tall:A & (tall)!"), "lamp:1,2 s:3 tall:4,5,6");
+        assert_eq!(tsquery("What's a tall lamp | !tower:* <-> \\ ''?"), "lamp | s | tall | tower");
+        assert_eq!((tsvector("what is the"), tsquery("of the")), (String::new(), String::new()));
+        assert_eq!(tsvector(&"長".repeat(2_000)), "");
+        let many = tsvector(&"lamp ".repeat(20_000));
+        assert!(many.ends_with(",16383"));
     }
 
     #[test]

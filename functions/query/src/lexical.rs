@@ -4,6 +4,7 @@
 use shared::{
     db::{Db, DbError},
     domain::ChunkId,
+    sparse,
     vectors::{Candidates, Scored},
 };
 use tokio_postgres::types::Type;
@@ -16,17 +17,15 @@ use crate::{
 
 /// The best candidates for `question` in `view`, as those of the sparse leg.
 ///
-/// A chunk matches when it has one of the question's words. PostgreSQL's own parser makes the query out of the question, so
-/// nothing of it is ever read as an operator.
+/// A chunk matches when it has one of the question's words.
 pub(crate) async fn search(db: &Db, view: &View, question: &str, limit: usize) -> Result<Candidates, QueryError> {
+    let words = sparse::tsquery(question);
     let (named, documents) = (view.named(), view.documents());
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let condition = Condition::new(view.filter.as_ref(), 5);
     let statement = format!(
         "-- query::lexical
-            WITH {SCOPE}, question AS (
-                SELECT replace(plainto_tsquery('english', $3)::text, ' & ', ' | ')::tsquery AS words
-            )
+            WITH {SCOPE}, question AS (SELECT $3::tsquery AS words)
             SELECT m.id, ts_rank(m.words, q.words, 1) AS score
             FROM question q
             JOIN chunk_metadata m ON m.words @@ q.words
@@ -41,7 +40,7 @@ pub(crate) async fn search(db: &Db, view: &View, question: &str, limit: usize) -
     let mut parameters: Vec<shared::db::Parameter<'_>> = vec![
         (&view.user.0, Type::UUID),
         (&named, Type::UUID_ARRAY),
-        (&question, Type::TEXT),
+        (&words, Type::TEXT),
         (&documents, Type::UUID_ARRAY),
         (&limit, Type::INT8),
     ];

@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{EmbedError, Embedder, Space};
 use crate::{
@@ -40,7 +43,7 @@ pub struct HttpConfig {
     pub inputs_max: NonZero<usize>,
     /// Most bytes of text in one request; an input that is larger by itself goes alone.
     pub bytes_max: usize,
-    /// Most requests under way at a time for one call.
+    /// Most requests for passages under way at a time.
     pub requests_max: NonZero<usize>,
     /// Most attempts of one request.
     pub attempts_max: u32,
@@ -85,6 +88,7 @@ pub struct HttpEmbedder {
     space: Space,
     endpoint: Endpoint,
     retries: RetryBudget,
+    requests: Semaphore,
 }
 
 impl HttpEmbedder {
@@ -97,7 +101,8 @@ impl HttpEmbedder {
         let endpoint = Endpoint::new(&config.base_url, "embeddings", config.api_key.clone(), config.connect_timeout)
             .map_err(|error| EmbedError::Config { source: error.into() })?;
         let space = Space { model: config.model.clone(), dimension: config.dimension };
-        Ok(Self { space, config, endpoint, retries: RetryBudget::new("embedder") })
+        let requests = Semaphore::new(config.requests_max.get());
+        Ok(Self { space, config, endpoint, retries: RetryBudget::new("embedder"), requests })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.
@@ -188,7 +193,12 @@ impl Embedder for HttpEmbedder {
 
     async fn embed_passages(&self, texts: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
         let batches: Vec<_> = stream::iter(self.batches(texts))
-            .map(|inputs| self.request(inputs, deadline))
+            .map(|inputs| async move {
+                // Several calls at a time share the endpoint. The semaphore is never closed.
+                let turn = timeout_at(deadline, self.requests.acquire()).await;
+                let _turn = turn.map_err(|_| EmbedError::Timeout)?;
+                self.request(inputs, deadline).await
+            })
             .buffered(self.config.requests_max.get())
             .try_collect()
             .await?;

@@ -45,7 +45,7 @@ pub(crate) async fn repair(
             let (pending, targets) = active(app, knowledge_base, document, batch).await?;
             let targets = only.map_or(targets, |only| vec![only.clone()]);
             let written: Vec<ChunkId> = pending.iter().map(|chunk| chunk.id).collect();
-            let batch = collections::embed(app, targets.clone(), &pending, deadline).await?;
+            let batch = collections::embed(app, targets.clone(), &pending, None, deadline).await?;
             collections::upsert(app, batch, deadline).await?;
             let gone = remove_gone(app, &targets, &written, deadline).await?;
             repaired.extend(written.into_iter().filter(|id| !gone.contains(id)));

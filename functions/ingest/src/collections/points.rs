@@ -1,12 +1,13 @@
 //! Points, and how they get into all collections that are to hold them, and out again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use shared::{
     App,
     db::DbError,
     deadline::Deadline,
     domain::{ChunkId, DocumentId, KnowledgeBaseId},
+    embed::Embedder,
     retry,
     sparse::{self, SparseVector},
     vectors::{IndexError, Point},
@@ -45,13 +46,20 @@ impl Pending {
     }
 }
 
+/// What is searched of a passage.
+#[derive(Clone, Debug)]
+pub(crate) struct Vectors {
+    dense: Vec<f32>,
+    sparse: SparseVector,
+}
+
 /// The points of some chunks, for each collection that is to hold them.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     points: Vec<(Collection, Vec<Point>)>,
 }
 
-/// Embeds chunks once for each space among the targets.
+/// Embeds chunks once for each space among the targets. `ahead` has their vectors of [`App::embedder`], if that has been done.
 ///
 /// # Errors
 /// [`IngestError::NoEmbedder`] when one of the spaces is none of ours; the embedder's.
@@ -59,6 +67,7 @@ pub(crate) async fn embed(
     app: &App,
     targets: Vec<Collection>,
     pending: &[Pending],
+    mut ahead: Option<Vec<Vectors>>,
     deadline: Deadline,
 ) -> Result<Batch, IngestError> {
     let mut batch = Batch::default();
@@ -67,9 +76,11 @@ pub(crate) async fn embed(
     }
     for target in targets {
         let done = batch.points.iter().find(|(other, _)| other.space == target.space).map(|(_, points)| points.clone());
-        let points = match done {
-            Some(points) => points,
-            None => of_space(app, &target, pending, deadline).await?,
+        let points = if let Some(points) = done {
+            points
+        } else {
+            let ready = ahead.take_if(|_| target.space == *app.embedder.space());
+            of_space(app, &target, pending, ready, deadline).await?
         };
         batch.points.push((target, points));
     }
@@ -80,23 +91,40 @@ async fn of_space(
     app: &App,
     target: &Collection,
     pending: &[Pending],
+    ready: Option<Vec<Vectors>>,
     deadline: Deadline,
 ) -> Result<Vec<Point>, IngestError> {
     let model = app.model_of(&target.space).ok_or_else(|| no_embedder(&target.space))?;
-    let inputs: Vec<String> = pending.iter().map(|chunk| chunk.input.clone()).collect();
-    let passages = inputs.clone();
-    // Stemming takes a tenth of what an endpoint takes, and has time while that is waited for.
-    let terms =
-        tokio::task::spawn_blocking(move || passages.iter().map(|text| sparse::passage(text)).collect::<Vec<_>>());
-    let (vectors, terms) = tokio::join!(model.embedder.embed_passages(inputs, deadline.instant()), terms);
-    let point = |((chunk, dense), sparse): ((&Pending, Vec<f32>), SparseVector)| Point {
+    let vectors = match ready {
+        Some(vectors) => vectors,
+        None => vectors(&model.embedder, pending.iter().map(|chunk| chunk.input.clone()).collect(), deadline).await?,
+    };
+    let point = |(chunk, Vectors { dense, sparse }): (&Pending, Vectors)| Point {
         id: chunk.id,
         knowledge_base: chunk.knowledge_base,
         document: chunk.document,
         dense,
         sparse,
     };
-    Ok(pending.iter().zip(vectors?).zip(terms.map_err(IngestError::Panicked)?).map(point).collect())
+    Ok(pending.iter().zip(vectors).map(point).collect())
+}
+
+/// The vectors of passages, in their order.
+///
+/// # Errors
+/// The embedder's.
+pub(crate) async fn vectors(
+    embedder: &Arc<dyn Embedder>,
+    inputs: Vec<String>,
+    deadline: Deadline,
+) -> Result<Vec<Vectors>, IngestError> {
+    let passages = inputs.clone();
+    // Stemming takes a tenth of what an endpoint takes, and has time while that is waited for.
+    let terms =
+        tokio::task::spawn_blocking(move || passages.iter().map(|text| sparse::passage(text)).collect::<Vec<_>>());
+    let (dense, terms) = tokio::join!(embedder.embed_passages(inputs, deadline.instant()), terms);
+    let both = dense?.into_iter().zip(terms.map_err(IngestError::Panicked)?);
+    Ok(both.map(|(dense, sparse)| Vectors { dense, sparse }).collect())
 }
 
 /// Writes a batch to all its collections. One that fails fails the batch: what was written is written again then, which

@@ -240,7 +240,7 @@ async fn scan(app: &App, build: &mut Build, deadline: Deadline) -> Result<(), In
     };
     let target = vec![build.collection.clone()];
     let ids: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
-    let batch = collections::embed(app, target.clone(), &chunks, deadline).await?;
+    let batch = collections::embed(app, target.clone(), &chunks, None, deadline).await?;
     collections::upsert(app, batch, deadline).await?;
     repair::remove_gone(app, &target, &ids, deadline).await?;
     match compare::after(last) {

@@ -2,9 +2,9 @@
 //! invocation resumes where this one stopped. A batch that is written twice writes the same points.
 
 use shared::{App, db::DbError, deadline::Deadline};
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
-use super::Lease;
+use super::{Lease, ahead::Ahead};
 use crate::{
     collections::{self, Batch, Collection, Pending},
     error::IngestError,
@@ -23,6 +23,8 @@ pub(super) enum Progress {
 /// What is pending, and where it is to go.
 struct Next {
     chunks: Vec<Pending>,
+    /// The first chunk's place.
+    first: i32,
     /// The last chunk's place.
     last: Option<i32>,
     targets: Vec<Collection>,
@@ -36,8 +38,14 @@ struct Embedded {
     count: i32,
 }
 
-/// Embeds all that is pending. While one batch is being written, the next is being embedded.
-pub(super) async fn embed(app: &App, lease: Lease, deadline: Deadline) -> Result<Progress, IngestError> {
+/// Embeds all that is pending. While one batch is being written, the next is being embedded, or taken from what was embedded
+/// ahead.
+pub(super) async fn embed(
+    app: &App,
+    lease: Lease,
+    mut ahead: Option<Ahead>,
+    deadline: Deadline,
+) -> Result<Progress, IngestError> {
     collections::ready(app, deadline).await?;
     let mut through = -1;
     let mut embedded = Embedded::default();
@@ -48,7 +56,11 @@ pub(super) async fn embed(app: &App, lease: Lease, deadline: Deadline) -> Result
             if deadline.passed() {
                 return Ok(Some(Embedded { through: last, ..Embedded::default() }));
             }
-            let batch = collections::embed(app, next.targets, &next.chunks, deadline).await?;
+            let ready = match &mut ahead {
+                Some(ahead) => ahead.next(usize::try_from(next.first).unwrap_or_default(), next.chunks.len()).await?,
+                None => None,
+            };
+            let batch = collections::embed(app, next.targets, &next.chunks, ready, deadline).await?;
             let count = i32::try_from(next.chunks.len()).unwrap_or(i32::MAX);
             Ok::<_, IngestError>(Some(Embedded { batch, through: last, count }))
         };
@@ -91,8 +103,9 @@ async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError>
             // After the chunks: see there.
             let targets = collections::targets(tx).await?;
             let chunks = rows.iter().map(|row| Pending::from_row(row, lease.knowledge_base, lease.document));
-            let last = rows.last().map(|row| row.try_get("ordinal")).transpose()?;
-            Ok(Next { chunks: chunks.collect::<Result<_, _>>()?, last, targets })
+            let place = |row: Option<&Row>| row.map(|row| row.try_get("ordinal")).transpose();
+            let (first, last) = (place(rows.first())?.unwrap_or_default(), place(rows.last())?);
+            Ok(Next { chunks: chunks.collect::<Result<_, _>>()?, first, last, targets })
         })
         .await
 }

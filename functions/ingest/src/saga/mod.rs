@@ -13,6 +13,7 @@
 //! Rows are locked in one order everywhere: idempotency keys, then the document, then its revisions.
 
 mod activate;
+mod ahead;
 mod claim;
 mod claim_object;
 mod clean;
@@ -46,7 +47,7 @@ use tokio_postgres::{Transaction, types::Type};
 use tracing::Instrument;
 
 pub(crate) use self::failure::fail_abandoned;
-use self::unread::Unread;
+use self::{ahead::Ahead, unread::Unread};
 pub use self::{
     claim::{Claimed, Request, claim, take_over_expired},
     claim_object::{ClaimedObject, DeletedObject, Refusal, claim_object, delete_object, fail_object},
@@ -217,8 +218,8 @@ async fn timed<T>(
 }
 
 async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
-    let mut chunks: Vec<Chunk> = Vec::new();
-    let mut title = None;
+    let mut chunks: Arc<Vec<Chunk>> = Arc::default();
+    let (mut title, mut ahead) = (None, None);
     let mut answer = None;
     let unread = if source.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
     let source = match &unread {
@@ -237,7 +238,9 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
     loop {
         step = match (step, source) {
             (Step::Claim | Step::Extract, Some(source)) => {
-                (chunks, title) = timed("extract", lease, stage::chunks(app, source, deadline)).await?;
+                let (read, found) = timed("extract", lease, stage::chunks(app, source, deadline)).await?;
+                (chunks, title) = (Arc::new(read), found);
+                ahead = Ahead::begin(app, lease, &chunks, deadline);
                 Step::Stage
             }
             (Step::Stage, _) => {
@@ -246,7 +249,9 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
                 Step::Embed
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {
-                if timed("embed", lease, embed::embed(app, lease, deadline)).await? == embed::Progress::OutOfTime {
+                if timed("embed", lease, embed::embed(app, lease, ahead.take(), deadline)).await?
+                    == embed::Progress::OutOfTime
+                {
                     return Ok(Outcome::Paused(Box::new(still_there(app, lease).await?)));
                 }
                 Step::Verify

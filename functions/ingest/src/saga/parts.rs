@@ -9,7 +9,8 @@ use shared::{App, db::DbError, deadline::Deadline};
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{
-    Lease, hold, out_of_time, revisions, stage,
+    Lease, hold, out_of_time, revisions,
+    stage::{self, Derived},
     unread::{PartedObject, shifted},
 };
 use crate::{
@@ -70,18 +71,21 @@ async fn go_on(app: &App, lease: Lease, parted: &PartedObject, deadline: Deadlin
         let work = move || match extract::extract(&part, format) {
             Ok(extracted) => {
                 let limits = stage::limits(embedder.as_ref());
-                Ok(chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?)
+                let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
+                let derived = Derived::of(&chunks);
+                Ok((chunks, derived))
             }
             // White space; whether there is anything else is known at the end.
-            Err(ExtractError::Empty) => Ok(Vec::new()),
+            Err(ExtractError::Empty) => Ok((Vec::new(), Vec::new())),
             Err(error) => Err(IngestError::from(shifted(error, start))),
         };
-        let chunks = match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
-            Ok(done) => done.map_err(IngestError::Panicked)??,
-            Err(_) => return Ok(Progress::OutOfTime),
-        };
+        let (chunks, derived) =
+            match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
+                Ok(done) => done.map_err(IngestError::Panicked)??,
+                Err(_) => return Ok(Progress::OutOfTime),
+            };
         reached(failpoint::PART_BEFORE);
-        cursor = store(app, lease, cursor, length as u64, chunks).await?;
+        cursor = store(app, lease, cursor, length as u64, chunks, derived).await?;
         reached(failpoint::PART_COMMITTED);
     }
     if cursor.chunks == 0 {
@@ -131,6 +135,7 @@ async fn store(
     from: Cursor,
     length: u64,
     mut chunks: Vec<Chunk>,
+    derived: Vec<Derived>,
 ) -> Result<Cursor, IngestError> {
     let start = usize::try_from(from.bytes).unwrap_or(usize::MAX);
     let first = usize::try_from(from.chunks).unwrap_or_default();
@@ -140,11 +145,10 @@ async fn store(
         chunk.byte_end += start;
     }
     let to = Cursor { bytes: from.bytes + length, chunks: from.chunks + stage::count(chunks.len()) };
-    let hashes: Vec<[u8; 32]> = chunks.iter().map(stage::hash).collect();
     app.db
         .transaction("store part", async move |tx| {
             hold(tx, lease).await?;
-            stage::insert(tx, lease, &chunks, &hashes).await?;
+            stage::insert(tx, lease, &chunks, &derived).await?;
             advance(tx, lease, from, to).await
         })
         .await?;

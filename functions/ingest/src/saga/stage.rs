@@ -1,10 +1,13 @@
 //! Steps 2 and 3: read the document, cut it into chunks, and commit those with their new ids. From then on it is this text
 //! that counts: what is older and unfinished is discarded in the same transaction.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
-use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, embed::Embedder};
+use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, embed::Embedder, sparse};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
@@ -61,9 +64,23 @@ pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
     Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
 }
 
-/// SHA-256 of what is embedded.
-pub(super) fn hash(chunk: &Chunk) -> [u8; 32] {
-    Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into()
+/// What is stored beside a chunk and follows from its text.
+pub(super) struct Derived {
+    /// SHA-256 of what is embedded.
+    hash: [u8; 32],
+    /// A `tsvector`.
+    words: String,
+}
+
+impl Derived {
+    /// Of each chunk. Not for the async threads.
+    pub(super) fn of(chunks: &[Chunk]) -> Vec<Self> {
+        let derived = |chunk: &Chunk| Self {
+            hash: Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into(),
+            words: sparse::tsvector(&chunk.text),
+        };
+        chunks.iter().map(derived).collect()
+    }
 }
 
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
@@ -71,10 +88,11 @@ pub(super) fn hash(chunk: &Chunk) -> [u8; 32] {
 pub(super) async fn stage(
     app: &App,
     lease: Lease,
-    chunks: Vec<Chunk>,
+    chunks: Arc<Vec<Chunk>>,
     title: Option<String>,
 ) -> Result<(), IngestError> {
-    let hashes: Vec<[u8; 32]> = chunks.iter().map(hash).collect();
+    let texts = Arc::clone(&chunks);
+    let derived = tokio::task::spawn_blocking(move || Derived::of(&texts)).await.map_err(IngestError::Panicked)?;
     reached(failpoint::STAGE_BEFORE);
     app.db
         .transaction("stage chunks", async move |tx| {
@@ -83,12 +101,12 @@ pub(super) async fn stage(
             let mut standing = standing(tx, lease).await?;
             let mut fresh = Vec::new();
             let mut placed = Vec::with_capacity(chunks.len());
-            for (chunk, hash) in chunks.iter().zip(&hashes) {
+            for (chunk, derived) in chunks.iter().zip(&derived) {
                 // In order, so that of several equal chunks each keeps its own id.
-                let standing = standing.get_mut(hash.as_slice()).and_then(VecDeque::pop_front);
+                let standing = standing.get_mut(derived.hash.as_slice()).and_then(VecDeque::pop_front);
                 let id = standing.unwrap_or_else(ChunkId::draw);
                 if standing.is_none() {
-                    fresh.push((id, chunk, hash));
+                    fresh.push((id, chunk, derived));
                 }
                 placed.push((id, chunk));
             }
@@ -110,12 +128,12 @@ pub(super) async fn insert(
     tx: &Transaction<'_>,
     lease: Lease,
     chunks: &[Chunk],
-    hashes: &[[u8; 32]],
+    derived: &[Derived],
 ) -> Result<(), DbError> {
-    for (chunks, hashes) in chunks.chunks(ROWS_PER_INSERT).zip(hashes.chunks(ROWS_PER_INSERT)) {
+    for (chunks, derived) in chunks.chunks(ROWS_PER_INSERT).zip(derived.chunks(ROWS_PER_INSERT)) {
         let mut fresh = Vec::with_capacity(chunks.len());
-        for (chunk, hash) in chunks.iter().zip(hashes) {
-            fresh.push((ChunkId::draw(), chunk, hash));
+        for (chunk, derived) in chunks.iter().zip(derived) {
+            fresh.push((ChunkId::draw(), chunk, derived));
         }
         insert_chunks(tx, lease, &fresh).await?;
         let placed: Vec<_> = fresh.iter().map(|(id, chunk, _)| (*id, *chunk)).collect();
@@ -147,17 +165,18 @@ async fn standing(tx: &Transaction<'_>, lease: Lease) -> Result<HashMap<Vec<u8>,
 async fn insert_chunks(
     tx: &Transaction<'_>,
     lease: Lease,
-    rows: &[(ChunkId, &Chunk, &[u8; 32])],
+    rows: &[(ChunkId, &Chunk, &Derived)],
 ) -> Result<(), DbError> {
     let ids: Vec<Uuid> = rows.iter().map(|(id, _, _)| id.0).collect();
     let texts: Vec<&str> = rows.iter().map(|(_, chunk, _)| chunk.text.as_str()).collect();
-    let hashes: Vec<&[u8]> = rows.iter().map(|(_, _, hash)| hash.as_slice()).collect();
+    let hashes: Vec<&[u8]> = rows.iter().map(|(_, _, derived)| derived.hash.as_slice()).collect();
+    let words: Vec<&str> = rows.iter().map(|(_, _, derived)| derived.words.as_str()).collect();
     let tokens: Vec<i32> = rows.iter().map(|(_, chunk, _)| count(chunk.tokens)).collect();
     tx.execute_typed(
         "-- chunks::insert
-        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
-        SELECT id, $1, $2, text, content_hash, token_count
-        FROM unnest($3, $4, $5, $6) AS new (id, text, content_hash, token_count)",
+        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count, words)
+        SELECT id, $1, $2, text, content_hash, token_count, words::tsvector
+        FROM unnest($3, $4, $5, $6, $7) AS new (id, text, content_hash, token_count, words)",
         &[
             (&lease.document.0, Type::UUID),
             (&lease.revision, Type::INT4),
@@ -165,6 +184,7 @@ async fn insert_chunks(
             (&texts, Type::TEXT_ARRAY),
             (&hashes, Type::BYTEA_ARRAY),
             (&tokens, Type::INT4_ARRAY),
+            (&words, Type::TEXT_ARRAY),
         ],
     )
     .await?;

@@ -74,7 +74,7 @@ async fn repair(
             // The revision was deleted or discarded meanwhile.
             return Err(IngestError::Fenced);
         }
-        let batch = collections::embed(app, targets, &pending, deadline).await?;
+        let batch = collections::embed(app, targets, &pending, None, deadline).await?;
         collections::upsert(app, batch, deadline).await?;
     }
     Ok(())
