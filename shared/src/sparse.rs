@@ -3,10 +3,10 @@
 //! Qdrant multiplies by the inverse document frequency itself (`modifier: idf`), so a passage carries BM25's term
 //! frequency part and a query carries ones. Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
 //!
-//! The same words are what PostgreSQL's full-text search has ([`tsvector`], [`tsquery`]).
+//! The same words are what PostgreSQL's full-text search has ([`Passages::tsvector`], [`tsquery`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
     ops::Range,
 };
@@ -40,17 +40,81 @@ pub struct SparseVector {
     pub values: Vec<f32>,
 }
 
-/// The term weights of a passage.
+/// Words of passages, stemmed once however often they stand there: for many passages in a row.
+pub struct Passages {
+    stemmer: Stemmer,
+    /// Each word's stem; `None` for a stop word.
+    stems: HashMap<String, Option<Stem>>,
+}
+
+struct Stem {
+    text: String,
+    id: u32,
+}
+
+impl Default for Passages {
+    fn default() -> Self {
+        Self { stemmer: Stemmer::create(Algorithm::English), stems: HashMap::new() }
+    }
+}
+
+impl Passages {
+    /// The term weights of a passage.
+    #[must_use]
+    pub fn weights(&mut self, text: &str) -> SparseVector {
+        let mut frequencies = BTreeMap::<u32, f32>::new();
+        let mut length = 0.0_f32;
+        self.for_each(text, |stem| {
+            *frequencies.entry(stem.id).or_default() += 1.0;
+            length += 1.0;
+        });
+        let norm = K1 * (1.0 - B + B * length / TERMS_AVERAGE);
+        frequencies.into_iter().map(|(term, tf)| (term, tf * (K1 + 1.0) / (tf + norm))).collect()
+    }
+
+    /// The stems of a passage and their places, in the text form of PostgreSQL's `tsvector`, such as `lamp:3,7 tall:5`. Stems have
+    /// letters and digits only, so none needs quotes.
+    #[must_use]
+    pub fn tsvector(&mut self, text: &str) -> String {
+        let mut stems = Vec::new();
+        self.for_each(text, |stem| stems.push(stem.text.clone()));
+        let mut places = BTreeMap::<&str, Vec<usize>>::new();
+        for (stem, place) in stems.iter().zip(1..=PLACES_MAX).filter(|(stem, _)| is_lexeme(stem)) {
+            places.entry(stem).or_default().push(place);
+        }
+        let mut vector = String::with_capacity(text.len());
+        for (stem, places) in places {
+            let mut separator = if vector.is_empty() { "" } else { " " };
+            let _ = write!(vector, "{separator}{stem}");
+            separator = ":";
+            for place in places {
+                let _ = write!(vector, "{separator}{place}");
+                separator = ",";
+            }
+        }
+        vector
+    }
+
+    fn for_each(&mut self, text: &str, mut what: impl FnMut(&Stem)) {
+        if self.stems.len() > STEMS_MAX {
+            self.stems.clear();
+        }
+        for (_, word) in words(text) {
+            if let Some(known) = self.stems.get(word) {
+                known.iter().for_each(&mut what);
+            } else {
+                let stem = stem(&self.stemmer, word).map(|text| Stem { id: term_id(&text), text });
+                stem.iter().for_each(&mut what);
+                self.stems.insert(word.to_owned(), stem);
+            }
+        }
+    }
+}
+
+/// The term weights of one passage.
 #[must_use]
 pub fn passage(text: &str) -> SparseVector {
-    let mut frequencies = BTreeMap::<u32, f32>::new();
-    let mut length = 0.0_f32;
-    for term in terms(text) {
-        *frequencies.entry(term).or_default() += 1.0;
-        length += 1.0;
-    }
-    let norm = K1 * (1.0 - B + B * length / TERMS_AVERAGE);
-    frequencies.into_iter().map(|(term, tf)| (term, tf * (K1 + 1.0) / (tf + norm))).collect()
+    Passages::default().weights(text)
 }
 
 /// The terms of a query, each with weight one; empty when it has none but stop words.
@@ -64,33 +128,13 @@ pub fn query(text: &str) -> SparseVector {
 const LEXEME_BYTES_MAX: usize = 2_046;
 const PLACES_MAX: usize = 16_383;
 
-/// The stems of a passage and their places, in the text form of PostgreSQL's `tsvector`, such as `lamp:3,7 tall:5`. Stems have letters
-/// and digits only, so none needs quotes.
-#[must_use]
-pub fn tsvector(text: &str) -> String {
-    let mut places = BTreeMap::<String, Vec<usize>>::new();
-    for (place, stem) in stems(text).enumerate().take(PLACES_MAX) {
-        if stem.len() <= LEXEME_BYTES_MAX {
-            places.entry(stem).or_default().push(place + 1);
-        }
-    }
-    let mut vector = String::with_capacity(text.len());
-    for (stem, places) in places {
-        let mut separator = if vector.is_empty() { "" } else { " " };
-        let _ = write!(vector, "{separator}{stem}");
-        separator = ":";
-        for place in places {
-            let _ = write!(vector, "{separator}{place}");
-            separator = ",";
-        }
-    }
-    vector
-}
+/// Words that are remembered: more than a book has, and a few megabytes.
+const STEMS_MAX: usize = 50_000;
 
 /// A `tsquery` for any of a question's stems, such as `lamp | tall`; empty when it has none but stop words.
 #[must_use]
 pub fn tsquery(text: &str) -> String {
-    let stems: BTreeSet<String> = stems(text).filter(|stem| stem.len() <= LEXEME_BYTES_MAX).collect();
+    let stems: BTreeSet<String> = stems(text).filter(|stem| is_lexeme(stem)).collect();
     stems.into_iter().collect::<Vec<_>>().join(" | ")
 }
 
@@ -141,6 +185,11 @@ fn stem(stemmer: &Stemmer, word: &str) -> Option<String> {
     STOP_WORDS.binary_search(&word.as_str()).is_err().then(|| stemmer.stem(&word).into_owned())
 }
 
+/// Whether PostgreSQL takes it.
+fn is_lexeme(stem: &str) -> bool {
+    stem.len() <= LEXEME_BYTES_MAX
+}
+
 /// FNV-1a, 32 bits: stable over versions and machines, which the index needs. Two of 100,000 words share an id with a
 /// probability that does not show in rankings.
 fn term_id(term: &str) -> u32 {
@@ -163,6 +212,14 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_was_met_before_counts_as_it_did_the_first_time() {
+        let mut passages = Passages::default();
+        let first = passages.weights("The leases of a lamp");
+        assert_eq!(passages.weights("The leases of a lamp"), first);
+        assert_eq!(passages.tsvector("The leases of a lamp"), "lamp:2 leas:1");
+    }
+
+    #[test]
     fn a_repeated_term_weighs_more_but_not_twice_as_much() {
         let weight = |text| passage(text).values[0];
         let (once, twice) = (weight("lease"), weight("lease lease"));
@@ -178,6 +235,7 @@ mod tests {
 
     #[test]
     fn postgresql_is_given_stems_with_their_places_and_nothing_that_it_refuses() {
+        let tsvector = |text: &str| Passages::default().tsvector(text);
         assert_eq!(tsvector("The lamps, a lamp: it's 'Tall' \\ tall:A & (tall)!"), "lamp:1,2 s:3 tall:4,5,6");
         assert_eq!(tsquery("What's a tall lamp | !tower:* <-> \\ ''?"), "lamp | s | tall | tower");
         assert_eq!((tsvector("what is the"), tsquery("of the")), (String::new(), String::new()));

@@ -120,8 +120,10 @@ pub(crate) async fn vectors(
 ) -> Result<Vec<Vectors>, IngestError> {
     let passages = inputs.clone();
     // Stemming takes a tenth of what an endpoint takes, and has time while that is waited for.
-    let terms =
-        tokio::task::spawn_blocking(move || passages.iter().map(|text| sparse::passage(text)).collect::<Vec<_>>());
+    let terms = tokio::task::spawn_blocking(move || {
+        let mut words = sparse::Passages::default();
+        passages.iter().map(|text| words.weights(text)).collect::<Vec<_>>()
+    });
     let (dense, terms) = tokio::join!(embedder.embed_passages(inputs, deadline.instant()), terms);
     let both = dense?.into_iter().zip(terms.map_err(IngestError::Panicked)?);
     Ok(both.map(|(dense, sparse)| Vectors { dense, sparse }).collect())

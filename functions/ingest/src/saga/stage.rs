@@ -75,9 +75,10 @@ pub(super) struct Derived {
 impl Derived {
     /// Of each chunk. Not for the async threads.
     pub(super) fn of(chunks: &[Chunk]) -> Vec<Self> {
+        let mut words = sparse::Passages::default();
         let derived = |chunk: &Chunk| Self {
             hash: Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into(),
-            words: sparse::tsvector(&chunk.text),
+            words: words.tsvector(&chunk.text),
         };
         chunks.iter().map(derived).collect()
     }
