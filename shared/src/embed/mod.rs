@@ -54,8 +54,8 @@ pub trait Embedder: Send + Sync + Debug {
     /// beyond does not reach the vector.
     fn tokens_max(&self) -> usize;
 
-    /// Passages that one call of [`Embedder::embed_passages`] should have: as many as keep it busy. They are also what is lost when
-    /// an invocation is cut, so no more.
+    /// Passages that one call of [`Embedder::embed_passages`] should have: as many as keep it busy. Two such calls
+    /// are what is lost when an invocation is cut, so no more.
     fn passages_at_once(&self) -> usize {
         PASSAGES_AT_ONCE
     }

@@ -188,10 +188,14 @@ async fn fill_postgres(app: &TestApp, knowledge_base: KnowledgeBaseId, points: u
         SELECT gen_random_uuid() AS id, d.id AS document_id, n
         FROM (SELECT id, row_number() OVER () AS nth FROM documents WHERE knowledge_base_id = '{knowledge_base}') d, generate_series(0, {chunks} - 1) n
         WHERE (d.nth - 1) * {chunks} + n < {points};
-        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
-        SELECT id, document_id, 1, 'Passage ' || n || ': ' || (
-            SELECT string_agg('w' || floor(exp(random() * ln(50000)))::int, ' ') FROM generate_series(1, 20) WHERE id IS NOT NULL
-        ), sha256(id::text::bytea), 22 FROM new;
+        INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count, words)
+        SELECT id, document_id, 1, text, sha256(id::text::bytea), 22, to_tsvector('simple', text)
+        FROM (
+            SELECT id, document_id, 'Passage ' || n || ': ' || (
+                SELECT string_agg('w' || floor(exp(random() * ln(50000)))::int, ' ') FROM generate_series(1, 20) WHERE id IS NOT NULL
+            ) AS text
+            FROM new
+        ) texts;
         INSERT INTO chunk_positions (document_id, revision, ordinal, chunk_id, byte_start, byte_end, heading_path)
         SELECT document_id, 1, n, id, n * 40, n * 40 + 30, '{{}}' FROM new;
         ANALYZE;"

@@ -332,7 +332,7 @@ async fn an_ingestion_in_flight_brings_neither_a_knowledge_base_nor_an_account_b
             let (app, ann) = (app.clone(), ann.clone());
             async move { send(&app, &ann, "k1", &document(id, "a")).await }
         });
-        gate.reached().await;
+        gate.reached(&app).await;
         if account_too {
             delete_account(&app, &ann, PASSWORD).await.expect(204);
         } else {

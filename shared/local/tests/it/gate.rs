@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use local::testkit::HashEmbedder;
+use local::testkit::{HashEmbedder, TestApp};
 use shared::embed::{EmbedError, Embedder, Space};
 use tokio::{sync::watch, time::Instant};
 
@@ -43,9 +43,14 @@ impl GatedEmbedder {
         self.open.send_replace(false);
     }
 
-    /// Returns when somebody stands at the gate.
-    pub async fn reached(&self) {
+    /// Returns when somebody stands at the gate whose text is stored: a new document is embedded while that is done.
+    pub async fn reached(&self, app: &TestApp) {
         self.reached.subscribe().wait_for(|reached| *reached).await.unwrap();
+        let pg = app.pg().await;
+        let staged = "SELECT EXISTS (SELECT FROM document_revisions WHERE state = 'staged')";
+        while !pg.query_one(staged, &[]).await.unwrap().get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
