@@ -366,6 +366,29 @@ async fn an_ingestion_in_flight_does_not_bring_a_deleted_document_back() {
 }
 
 #[tokio::test]
+async fn a_new_document_is_embedded_once_and_while_it_is_being_stored() {
+    let app = Arc::new(app().await);
+    let user = app.register("ann").await;
+    let pg = app.pg().await;
+    pg.batch_execute("BEGIN; LOCK TABLE chunk_metadata IN EXCLUSIVE MODE").await.unwrap();
+    let sending = tokio::spawn({
+        let (app, user) = (app.clone(), user.clone());
+        async move { send(&app, &user, "k1", &markdown(&paragraphs(100).join("\n\n"))).await }
+    });
+    let ahead = async {
+        while app.embedded.passages() < 100 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), ahead).await.expect("nothing waits for the text to be stored");
+    assert_eq!(app.all_points().await, [], "but its points do");
+    pg.batch_execute("COMMIT").await.unwrap();
+    let document = sending.await.unwrap().expect(201).json;
+    assert_eq!(document["ingestion"]["chunks"]["total"], app.embedded.passages());
+    app.assert_consistent().await;
+}
+
+#[tokio::test]
 async fn what_does_not_fit_one_invocation_goes_on_in_the_next() {
     let gate = GatedEmbedder::slow(Duration::from_millis(400));
     let app = TestApp::with(|parts| {
