@@ -31,6 +31,14 @@ const STOP_WORDS: &[&str] = &[
     "why", "will", "with",
 ];
 
+/// Bytes of a lexeme, and places of all of them, that PostgreSQL takes
+/// (<https://www.postgresql.org/docs/current/textsearch-limitations.html>).
+const LEXEME_BYTES_MAX: usize = 2_046;
+const PLACES_MAX: usize = 16_383;
+
+/// Words that are remembered: more than a book has, and a few megabytes.
+const STEMS_MAX: usize = 50_000;
+
 /// A sparse vector: term ids, ascending and unique, and their weights.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SparseVector {
@@ -122,14 +130,6 @@ pub fn passage(text: &str) -> SparseVector {
 pub fn query(text: &str) -> SparseVector {
     terms(text).map(|term| (term, 1.0)).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
-
-/// Bytes of a lexeme, and places of all of them, that PostgreSQL takes
-/// (<https://www.postgresql.org/docs/current/textsearch-limitations.html>).
-const LEXEME_BYTES_MAX: usize = 2_046;
-const PLACES_MAX: usize = 16_383;
-
-/// Words that are remembered: more than a book has, and a few megabytes.
-const STEMS_MAX: usize = 50_000;
 
 /// A `tsquery` for any of a question's stems, such as `lamp | tall`; empty when it has none but stop words.
 #[must_use]

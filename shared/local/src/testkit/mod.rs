@@ -31,7 +31,7 @@ pub use self::{
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
     inbox::{Inbox, long_text},
     postgres_proxy::{Cut, PostgresProxy, Statement},
-    proxy::TcpProxy,
+    proxy::{TcpProxy, port_of},
     qdrant_proxy::{Call, Fault, QdrantProxy},
     reply::Reply,
     servers::{Place, Private, private_postgres, private_qdrant},

@@ -39,13 +39,13 @@ pub struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// A proxy before the server on this port of 127.0.0.1.
-    pub async fn before(port: u16) -> Self {
+    /// A proxy before the server at this URL, which names a port of 127.0.0.1.
+    pub async fn before(url: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("the listener has an address");
         let state = Arc::new(watch::channel(State { mode: Mode::Forward, epoch: 0 }).0);
         let accepted = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(accept(listener, port, Arc::clone(&state), Arc::clone(&accepted)));
+        let task = tokio::spawn(accept(listener, port_of(url), Arc::clone(&state), Arc::clone(&accepted)));
         Self { address, state, accepted, task }
     }
 
@@ -93,6 +93,15 @@ impl Drop for TcpProxy {
         self.refuse();
         self.task.abort();
     }
+}
+
+/// The port that a URL names.
+#[must_use]
+pub fn port_of(url: &str) -> u16 {
+    let (_, rest) = url.split_once("://").expect("a URL");
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    port.expect("the URL names a port")
 }
 
 /// `url` with this address instead of its own.

@@ -94,7 +94,7 @@ impl QdrantProxy {
         let state = Arc::new(State { server, memory: Mutex::default() });
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address: SocketAddr = listener.local_addr().expect("the listener has an address");
-        let front = Arc::new(TcpProxy::before(address.port()).await);
+        let front = Arc::new(TcpProxy::before(&format!("http://{address}")).await);
         let router = Router::new().fallback({
             let (state, front) = (Arc::clone(&state), Arc::clone(&front));
             async move |request: Request| state.answer(request, &front).await

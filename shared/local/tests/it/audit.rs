@@ -261,8 +261,7 @@ async fn what_postgresql_knows_again_survives_its_approval() {
 #[tokio::test]
 async fn an_audit_of_many_pages_that_is_cut_goes_on_where_it_was() {
     let plain = app().await;
-    let port = plain.app.config.qdrant.url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
-    let proxy = TcpProxy::before(port).await;
+    let proxy = TcpProxy::before(&plain.app.config.qdrant.url).await;
     let gate = GatedEmbedder::slow(Duration::from_millis(2_500));
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(gate.clone());

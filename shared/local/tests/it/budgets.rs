@@ -19,11 +19,6 @@ fn assert_blamed(reply: &Reply, store: &str) {
     assert_ne!(reply.header("retry-after"), "");
 }
 
-fn port(url: &str) -> u16 {
-    let authority = url.split_once("://").unwrap().1.split(['/', '?']).next().unwrap();
-    authority.rsplit_once(':').unwrap().1.parse().unwrap()
-}
-
 async fn ask(app: &TestApp, user: &TestUser) -> Reply {
     let question = json!({ "query": "Where is the spare key?" });
     app.call(Method::POST, "/query", Some(&user.token), Some(question)).await
@@ -32,7 +27,7 @@ async fn ask(app: &TestApp, user: &TestUser) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgresql_that_does_not_answer_is_named_before_the_requests_time_is_over() {
     let plain = TestApp::start().await;
-    let proxy = TcpProxy::before(port(plain.database_url().expose_secret())).await;
+    let proxy = TcpProxy::before(plain.database_url().expose_secret()).await;
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(HashEmbedder::default());
         parts.config.limits.request_timeout = REQUEST_TIMEOUT;

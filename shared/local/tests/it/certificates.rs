@@ -12,7 +12,7 @@ use std::{
 use http::Method;
 use local::{
     folder::TempFolder,
-    testkit::{HashEmbedder, TestApp},
+    testkit::{HashEmbedder, TestApp, port_of},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use secrecy::{ExposeSecret, SecretString};
@@ -108,11 +108,6 @@ async fn forward(
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-fn port(url: &str) -> u16 {
-    let authority = url.split("://").nth(1).unwrap().split(['/', '?']).next().unwrap();
-    authority.rsplit_once(':').unwrap().1.parse().unwrap()
-}
-
 fn database(app: &TestApp, other: u16) -> SecretString {
     let mut url = reqwest::Url::parse(app.database_url().expose_secret()).unwrap();
     url.set_host(Some("localhost")).unwrap();
@@ -135,7 +130,7 @@ async fn who_shows_a_certificate_that_does_not_hold_is_told_nothing_and_counted(
     let config = &app.app.config;
     let before = counted(&app).await;
 
-    let (other, spoken) = authority.before(port(app.database_url().expose_secret())).await;
+    let (other, spoken) = authority.before(port_of(app.database_url().expose_secret())).await;
     let mut to_postgres = config.database.clone();
     to_postgres.url = database(&app, other);
     let nothing = async |_: &tokio_postgres::Transaction<'_>| Ok::<_, DbError>(());
@@ -144,7 +139,7 @@ async fn who_shows_a_certificate_that_does_not_hold_is_told_nothing_and_counted(
     assert!(after > before, "PostgreSQL's is counted");
     assert_eq!(spoken.load(Ordering::Relaxed), 0);
 
-    let (other, spoken) = authority.before(port(&config.qdrant.url)).await;
+    let (other, spoken) = authority.before(port_of(&config.qdrant.url)).await;
     let lost = TestApp::with(|parts| parts.config.qdrant.url = format!("https://localhost:{other}")).await;
     let ann = lost.register("ann").await;
     let question = json!({ "query": "Where is the spare key?" });
@@ -154,7 +149,7 @@ async fn who_shows_a_certificate_that_does_not_hold_is_told_nothing_and_counted(
     assert!(after > before, "Qdrant's is counted");
     assert_eq!(spoken.load(Ordering::Relaxed), 0);
 
-    let (other, spoken) = authority.before(port(&config.qdrant.url)).await;
+    let (other, spoken) = authority.before(port_of(&config.qdrant.url)).await;
     for key in [None, Some("sesame")] {
         let mut model = HttpConfig::new(format!("https://localhost:{other}/v1"), "stub", 384);
         model.api_key = key.map(|key| Credential::new(key.into(), None));
@@ -175,8 +170,8 @@ async fn who_shows_a_certificate_of_a_trusted_authority_is_asked() {
     let note = json!({ "text": "The spare key lies under the third flowerpot.", "source_uri": "note" });
     send(&app, &user, "key", &note).await.expect(201);
 
-    let (postgres, asked_postgres) = authority.before(port(app.database_url().expose_secret())).await;
-    let (qdrant, asked_qdrant) = authority.before(port(&app.app.config.qdrant.url)).await;
+    let (postgres, asked_postgres) = authority.before(port_of(app.database_url().expose_secret())).await;
+    let (qdrant, asked_qdrant) = authority.before(port_of(&app.app.config.qdrant.url)).await;
     let url = database(&app, postgres);
     let file = authority.file();
     let variables: &[(&str, &str)] = &[

@@ -18,11 +18,6 @@ async fn send(app: &TestApp, user: &TestUser, key: &str, body: &Value) -> Reply 
     app.send(request).await
 }
 
-/// The port in the test's Qdrant URL.
-fn port(url: &str) -> u16 {
-    url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap()
-}
-
 fn assert_unavailable(reply: &Reply, dependency: &str) {
     assert_eq!(reply.problem(503), "dependency_unavailable");
     assert_eq!((&reply.json["dependency"], &reply.json["retryable"]), (&json!(dependency), &json!(true)));
@@ -71,7 +66,7 @@ async fn postgresql_down_is_a_503_that_names_it_and_passes() {
 #[tokio::test]
 async fn with_qdrant_down_an_ingestion_is_a_503_and_the_same_key_completes_it() {
     let plain = TestApp::start().await;
-    let proxy = TcpProxy::before(port(&plain.app.config.qdrant.url)).await;
+    let proxy = TcpProxy::before(&plain.app.config.qdrant.url).await;
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(HashEmbedder::default());
         parts.config.qdrant.url = proxy.redirect(&parts.config.qdrant.url);
@@ -97,7 +92,7 @@ async fn with_qdrant_down_an_ingestion_is_a_503_and_the_same_key_completes_it() 
 #[tokio::test]
 async fn qdrant_cut_off_in_the_middle_costs_no_batch_that_was_finished() {
     let plain = TestApp::start().await;
-    let proxy = TcpProxy::before(port(&plain.app.config.qdrant.url)).await;
+    let proxy = TcpProxy::before(&plain.app.config.qdrant.url).await;
     let gate = GatedEmbedder::slow(Duration::from_millis(150));
     let app = Arc::new(
         TestApp::with(|parts| {
@@ -187,7 +182,7 @@ async fn an_ingestion_that_only_its_client_could_go_on_with_ends_as_failed_and_c
 #[tokio::test]
 async fn a_late_retry_of_an_older_key_does_not_replace_newer_text() {
     let plain = TestApp::start().await;
-    let proxy = TcpProxy::before(port(&plain.app.config.qdrant.url)).await;
+    let proxy = TcpProxy::before(&plain.app.config.qdrant.url).await;
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(HashEmbedder::default());
         parts.config.qdrant.url = proxy.redirect(&parts.config.qdrant.url);

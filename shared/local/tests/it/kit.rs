@@ -33,9 +33,7 @@ async fn what_no_function_serves_is_a_problem() {
 #[tokio::test]
 async fn a_proxy_takes_a_store_away_and_gives_it_back() {
     let probe = quick().await;
-    let url = probe.database_url().expose_secret().to_owned();
-    let port = url.rsplit_once('@').unwrap().1.split(['/', ':']).nth(1).unwrap().parse().unwrap();
-    let proxy = TcpProxy::before(port).await;
+    let proxy = TcpProxy::before(probe.database_url().expose_secret()).await;
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(HashEmbedder::default());
         let redirected = proxy.redirect(parts.config.database.url.expose_secret());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use http::Method;
-use local::testkit::{Call, HashEmbedder, PostgresProxy, QdrantProxy, TestApp, TestUser};
+use local::testkit::{Call, HashEmbedder, PostgresProxy, QdrantProxy, TcpProxy, TestApp, TestUser};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use shared::deadline::Deadline;
@@ -63,9 +63,9 @@ const SEED: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_statement_reads_a_large_table_from_end_to_end() {
-    let (app, postgres) = behind_proxy().await;
+    let (app, postgres, qdrant) = behind_proxies().await;
     contract::call_all(&app).await;
-    more(&app).await;
+    more(&app, &qdrant).await;
     let statements = postgres.statements();
     assert!(statements.len() > 100, "{}", statements.len());
 
@@ -95,20 +95,22 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
     assert!(reads_all.is_empty(), "{reads_all:#?}");
 }
 
-/// The app of the contract's test, behind a proxy.
-async fn behind_proxy() -> (TestApp, PostgresProxy) {
+/// The app of the contract's test, with a proxy before each store.
+async fn behind_proxies() -> (TestApp, PostgresProxy, TcpProxy) {
     let direct = TestApp::start().await;
+    let qdrant = TcpProxy::before(&direct.app.config.qdrant.url).await;
     let postgres = PostgresProxy::before(direct.database_url().expose_secret()).await;
     let app = TestApp::with(|parts| {
         contract::ready_for_all(parts);
+        parts.config.qdrant.url = qdrant.redirect(&parts.config.qdrant.url);
         parts.config.database.url = postgres.redirect(parts.config.database.url.expose_secret()).into();
     })
     .await;
-    (app, postgres)
+    (app, postgres, qdrant)
 }
 
 /// What is not an operation of its own: filters of both plans, paging, full-text search, the sweeper.
-async fn more(app: &TestApp) {
+async fn more(app: &TestApp, qdrant: &TcpProxy) {
     let user = app.register("ann").await;
     let call =
         async |method: Method, path: &str, body: Option<Value>| app.call(method, path, Some(&user.token), body).await;
@@ -127,6 +129,9 @@ async fn more(app: &TestApp) {
     call(Method::GET, "/documents?limit=1&source_uri=note", None).await.expect(200);
     let soon = Deadline::after(std::time::Duration::from_secs(20));
     ingest::sweeper(&app.app, ingest::SweeperEvent::default(), soon).await.unwrap();
+    qdrant.refuse();
+    let answer = call(Method::POST, "/query", Some(json!({ "query": "Where is the key?" }))).await.expect(200).json;
+    assert_eq!(answer["degraded"], json!(["qdrant"]));
 }
 
 /// The tables that a plan reads from end to end.

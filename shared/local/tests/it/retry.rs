@@ -24,8 +24,7 @@ async fn only(app: &TestApp, user: &TestUser) -> String {
 #[tokio::test]
 async fn once_qdrant_is_back_a_retry_completes_the_document_without_waiting() {
     let plain = TestApp::start().await;
-    let port = plain.app.config.qdrant.url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
-    let proxy = TcpProxy::before(port).await;
+    let proxy = TcpProxy::before(&plain.app.config.qdrant.url).await;
     let app = TestApp::with(|parts| {
         parts.embedder = Arc::new(HashEmbedder::default());
         parts.config.qdrant.url = proxy.redirect(&parts.config.qdrant.url);
