@@ -233,7 +233,7 @@ fn point(id: ChunkId, knowledge_base: KnowledgeBaseId, document: DocumentId) -> 
 
 /// Until all points are in the graph: before that, each question looks at many of them one by one. Qdrant rests for a
 /// moment between two pieces of that work.
-async fn indexed(app: &TestApp) {
+pub async fn indexed(app: &TestApp) {
     let mut resting = 0;
     while resting < 5 {
         tokio::time::sleep(Duration::from_secs(1)).await;
