@@ -121,7 +121,10 @@ pub fn extract_as(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError> {
 
 fn text(bytes: &[u8], job: &Job) -> Result<Extracted, ExtractError> {
     let text = encoding::decode(bytes, &job.charset, job.format == Format::Html)?;
-    if let Some((byte_offset, control)) = text.char_indices().find(|(_, character)| is_refused_control(*character)) {
+    // They are ASCII, and so bytes.
+    if let Some((byte_offset, control)) =
+        text.bytes().enumerate().find(|(_, byte)| is_refused_control(char::from(*byte)))
+    {
         return Err(ExtractError::ControlCharacter { byte_offset, code: u32::from(control) });
     }
     // A byte order mark is no text; ranges begin after it.
