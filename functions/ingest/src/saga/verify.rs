@@ -30,13 +30,13 @@ const REPAIR_BATCH: usize = 32;
 pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
     reached(failpoint::VERIFY_BEFORE);
     let index = &*collections::live(app).await?;
-    let mut through = -1;
-    loop {
-        let page = page(app, lease, through).await?;
-        let Some((last, _)) = page.last() else { break };
-        through = *last;
-        let ids: Vec<ChunkId> = page.into_iter().map(|(_, id)| id).collect();
-        if count(index, &ids, deadline).await? == ids.len() {
+    let mut next = page(app, lease, -1).await?;
+    while let Some((through, _)) = next.last() {
+        let through = *through;
+        let ids: Vec<ChunkId> = std::mem::take(&mut next).into_iter().map(|(_, id)| id).collect();
+        let (found, following) = tokio::join!(count(index, &ids, deadline), page(app, lease, through));
+        next = following?;
+        if found? == ids.len() {
             continue;
         }
         repair(app, index, lease, &ids, deadline).await?;
