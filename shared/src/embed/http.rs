@@ -191,6 +191,10 @@ impl Embedder for HttpEmbedder {
         self.config.inputs_max.get() * self.config.requests_max.get()
     }
 
+    fn passages_in_call(&self) -> usize {
+        self.config.inputs_max.get()
+    }
+
     async fn embed_passages(&self, texts: Vec<String>, deadline: Instant) -> Result<Vec<Vec<f32>>, EmbedError> {
         let batches: Vec<_> = stream::iter(self.batches(texts))
             .map(|inputs| async move {
@@ -215,8 +219,8 @@ impl Embedder for HttpEmbedder {
     /// character to a token. English comes out about right, the rest too high, so that a chunk
     /// sized by it fits.
     fn count_tokens(&self, text: &str) -> Result<usize, EmbedError> {
-        let others = text.chars().filter(|c| !c.is_ascii()).count();
         let ascii = text.bytes().filter(u8::is_ascii).count();
+        let others = text.chars().count() - ascii;
         Ok(ascii.div_ceil(4) + others)
     }
 

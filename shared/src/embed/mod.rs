@@ -59,6 +59,11 @@ pub trait Embedder: Send + Sync + Debug {
     fn passages_at_once(&self) -> usize {
         PASSAGES_AT_ONCE
     }
+
+    /// The fewest of them that one call may have, of several at a time, for the same speed. At least one.
+    fn passages_in_call(&self) -> usize {
+        self.passages_at_once()
+    }
 }
 
 /// About two seconds of inference on one core.

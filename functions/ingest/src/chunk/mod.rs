@@ -15,8 +15,9 @@ pub use paths::embedding_input;
 pub use title::under as under_title;
 
 use crate::extract::Extracted;
+use cuts::Cuts;
 use paths::Paths;
-use units::Unit;
+use units::{Splitter, Unit};
 
 /// How large a chunk may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,9 @@ pub struct Chunk {
     pub tokens: usize,
 }
 
+/// Units that are looked at together: so many that looking costs little, and few beside a long text's.
+const UNITS_AT_ONCE: usize = 256;
+
 /// Cuts a document into chunks.
 ///
 /// Chunks are in order, do not overlap, begin and end with something visible, and leave out white space only.
@@ -74,43 +78,66 @@ pub fn chunk<E>(
     limits: Limits,
     count_tokens: &dyn Fn(&str) -> Result<usize, E>,
 ) -> Result<Vec<Chunk>, E> {
-    let mut paths = Paths::new(extracted, limits.heading_tokens_max(), count_tokens)?;
-    let units = units::split(extracted, &limits, &paths, count_tokens)?;
     let mut chunks = Vec::new();
-    // Ranges of units still to be made chunks, the next one last.
-    let mut waiting = cuts::choose(&units, &limits);
-    waiting.reverse();
-    while let Some((first, after)) = waiting.pop() {
-        let Some(range) = units.get(first..after) else {
-            continue;
-        };
-        let (Some(head), Some(tail)) = (range.first(), range.last()) else {
-            continue;
-        };
-        let text = extracted.text.get(head.start..tail.end).unwrap_or_default();
-        let tokens = count_tokens(text)?;
-        let sections = range.iter().map(|unit| unit.section);
-        let shared = paths.shared(sections);
-        let path = paths.fitted(shared, limits.chunk_tokens_max.saturating_sub(tokens))?;
-        // The sum over the units is an estimate; the count of the whole decides.
-        let too_long = tokens + path.tokens > limits.chunk_tokens_max || path.is_cut_short;
-        if too_long && after - first > 1 {
-            let middle = first + weakest_point(range);
-            waiting.push((middle, after));
-            waiting.push((first, middle));
-            continue;
-        }
-        chunks.push(Chunk {
-            ordinal: chunks.len(),
-            byte_start: head.start,
-            byte_end: tail.end,
-            text: text.to_owned(),
-            page: page_of(extracted, head.start),
-            heading_path: path.headings,
-            tokens,
-        });
-    }
+    each_chunk(extracted, limits, count_tokens, &mut |chunk| chunks.push(chunk))?;
     Ok(chunks)
+}
+
+/// The same, one after the other: each as soon as no text behind it can change it.
+///
+/// # Errors
+/// Only what `count_tokens` returns; then the chunks before it were given.
+pub fn each_chunk<E>(
+    extracted: &Extracted,
+    limits: Limits,
+    count_tokens: &dyn Fn(&str) -> Result<usize, E>,
+    give: &mut dyn FnMut(Chunk),
+) -> Result<(), E> {
+    let mut paths = Paths::new(extracted, limits.heading_tokens_max(), count_tokens)?;
+    let mut splitter = Splitter::new(extracted, &limits, count_tokens);
+    let mut cuts = Cuts::new(&limits);
+    let mut ordinal = 0;
+    loop {
+        let more = splitter.advance(&paths, UNITS_AT_ONCE)?;
+        let units = splitter.units();
+        // Ranges of units still to be made chunks, the next one last.
+        let mut waiting = if more { cuts.settled(units) } else { cuts.rest(units) };
+        waiting.reverse();
+        while let Some((first, after)) = waiting.pop() {
+            let Some(range) = units.get(first..after) else {
+                continue;
+            };
+            let (Some(head), Some(tail)) = (range.first(), range.last()) else {
+                continue;
+            };
+            let text = extracted.text.get(head.start..tail.end).unwrap_or_default();
+            let tokens = count_tokens(text)?;
+            let sections = range.iter().map(|unit| unit.section);
+            let shared = paths.shared(sections);
+            let path = paths.fitted(shared, limits.chunk_tokens_max.saturating_sub(tokens))?;
+            // The sum over the units is an estimate; the count of the whole decides.
+            let too_long = tokens + path.tokens > limits.chunk_tokens_max || path.is_cut_short;
+            if too_long && after - first > 1 {
+                let middle = first + weakest_point(range);
+                waiting.push((middle, after));
+                waiting.push((first, middle));
+                continue;
+            }
+            give(Chunk {
+                ordinal,
+                byte_start: head.start,
+                byte_end: tail.end,
+                text: text.to_owned(),
+                page: page_of(extracted, head.start),
+                heading_path: path.headings,
+                tokens,
+            });
+            ordinal += 1;
+        }
+        if !more {
+            return Ok(());
+        }
+    }
 }
 
 /// The cheapest boundary in the middle half of a range of at least two units.

@@ -23,8 +23,8 @@ fn fitted<E>(
     }
 }
 
-/// What `cut` makes of the limits that leave room for `title`, each chunk under it. One that stands under a heading of the
-/// same words already is left as it is.
+/// Cuts by the limits that leave room for `title`, and gives each chunk under it. One that stands under a heading of the same
+/// words already is left as it is.
 ///
 /// # Errors
 /// Only what `cut` and `count_tokens` return.
@@ -32,20 +32,21 @@ pub fn under<E>(
     title: Option<&str>,
     limits: Limits,
     count_tokens: &dyn Fn(&str) -> Result<usize, E>,
-    cut: impl FnOnce(Limits) -> Result<Vec<Chunk>, E>,
-) -> Result<Vec<Chunk>, E> {
+    cut: impl FnOnce(Limits, &mut dyn FnMut(Chunk)) -> Result<(), E>,
+    give: &mut dyn FnMut(Chunk),
+) -> Result<(), E> {
     let Some((title, tokens)) = title.map(|title| fitted(title, &limits, count_tokens)).transpose()?.flatten() else {
-        return cut(limits);
+        return cut(limits, give);
     };
+    let title_letters = letters(&title);
     // One for the mark between title and heading.
     let chunk_tokens_max = limits.chunk_tokens_max.saturating_sub(tokens + 1).max(1);
-    let mut chunks = cut(Limits { chunk_tokens_max, ..limits })?;
-    for chunk in &mut chunks {
-        if chunk.heading_path.first().is_none_or(|first| letters(first) != letters(&title)) {
+    cut(Limits { chunk_tokens_max, ..limits }, &mut |mut chunk| {
+        if chunk.heading_path.first().is_none_or(|first| letters(first) != title_letters) {
             chunk.heading_path.insert(0, title.clone());
         }
-    }
-    Ok(chunks)
+        give(chunk);
+    })
 }
 
 fn letters(text: &str) -> String {
@@ -58,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        chunk::{chunk, embedding_input},
+        chunk::{each_chunk, embedding_input},
         extract::{Format, extract},
     };
 
@@ -69,7 +70,10 @@ mod tests {
 
     fn chunks(title: Option<&str>, text: &str, limits: Limits) -> Vec<Chunk> {
         let extracted = extract(text.as_bytes(), Format::Markdown).unwrap();
-        under(title, limits, &words, |limits| chunk(&extracted, limits, &words)).unwrap()
+        let mut chunks = Vec::new();
+        let cut = |limits, give: &mut dyn FnMut(Chunk)| each_chunk(&extracted, limits, &words, give);
+        under(title, limits, &words, cut, &mut |chunk| chunks.push(chunk)).unwrap();
+        chunks
     }
 
     #[test]

@@ -99,46 +99,14 @@ const FENCE_COST: u64 = 10_000;
 /// Bytes on each side of a boundary that decide its noise.
 const HASHED_BYTES: usize = 24;
 
-/// Splits the whole text.
-pub(super) fn split<E>(
-    extracted: &Extracted,
-    limits: &Limits,
-    paths: &Paths<'_, E>,
-    count_tokens: &dyn Fn(&str) -> Result<usize, E>,
-) -> Result<Vec<Unit>, E> {
-    let mut splitter = Splitter {
-        text: &extracted.text,
-        limits,
-        count_tokens,
-        tokens_max: 0,
-        section: 0,
-        units: Vec::new(),
-        glue: 0,
-        pages: &extracted.pages,
-    };
-    let ends = extracted.blocks.iter().skip(1).map(|block| block.start);
-    let ends = ends.chain(std::iter::once(extracted.text.len()));
-    let mut next_section = 0;
-    for (block, end) in extracted.blocks.iter().zip(ends) {
-        let mut deeper = false;
-        while let Some(section) = extracted.sections.get(next_section)
-            && section.start <= block.start
-        {
-            let parent = section.heading.as_ref().and_then(|heading| heading.parent);
-            deeper = parent.is_some() && parent == next_section.checked_sub(1);
-            splitter.section = next_section;
-            splitter.tokens_max = (limits.chunk_tokens_max - paths.reserved(next_section)).max(1);
-            next_section += 1;
-        }
-        splitter.block(block.kind, block.start, end, deeper)?;
-    }
-    Ok(splitter.units)
-}
-
-struct Splitter<'a, E> {
+/// Splits a text, block by block.
+pub(super) struct Splitter<'a, E> {
+    extracted: &'a Extracted,
     text: &'a str,
     limits: &'a Limits,
     count_tokens: &'a dyn Fn(&str) -> Result<usize, E>,
+    next_block: usize,
+    next_section: usize,
     /// Of a unit, in the current section.
     tokens_max: usize,
     section: usize,
@@ -149,7 +117,54 @@ struct Splitter<'a, E> {
     pages: &'a [Page],
 }
 
-impl<E> Splitter<'_, E> {
+impl<'a, E> Splitter<'a, E> {
+    pub(super) fn new(
+        extracted: &'a Extracted,
+        limits: &'a Limits,
+        count_tokens: &'a dyn Fn(&str) -> Result<usize, E>,
+    ) -> Self {
+        Self {
+            extracted,
+            text: &extracted.text,
+            limits,
+            count_tokens,
+            next_block: 0,
+            next_section: 0,
+            tokens_max: 0,
+            section: 0,
+            units: Vec::new(),
+            glue: 0,
+            pages: &extracted.pages,
+        }
+    }
+
+    /// The units so far.
+    pub(super) fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// Splits on until there are so many units more. Whether there is more text.
+    pub(super) fn advance(&mut self, paths: &Paths<'_, E>, more: usize) -> Result<bool, E> {
+        let (extracted, enough) = (self.extracted, self.units.len() + more);
+        while self.units.len() < enough {
+            let Some(block) = extracted.blocks.get(self.next_block) else { return Ok(false) };
+            self.next_block += 1;
+            let end = extracted.blocks.get(self.next_block).map_or(self.text.len(), |next| next.start);
+            let mut deeper = false;
+            while let Some(section) = extracted.sections.get(self.next_section)
+                && section.start <= block.start
+            {
+                let parent = section.heading.as_ref().and_then(|heading| heading.parent);
+                deeper = parent.is_some() && parent == self.next_section.checked_sub(1);
+                self.section = self.next_section;
+                self.tokens_max = (self.limits.chunk_tokens_max - paths.reserved(self.section)).max(1);
+                self.next_section += 1;
+            }
+            self.block(block.kind, block.start, end, deeper)?;
+        }
+        Ok(true)
+    }
+
     fn block(&mut self, kind: BlockKind, start: usize, end: usize, deeper: bool) -> Result<(), E> {
         match kind {
             BlockKind::Heading => {

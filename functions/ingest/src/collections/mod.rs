@@ -25,7 +25,7 @@ use shared::{
 };
 use tokio_postgres::{Row, Transaction, types::Type};
 
-pub(crate) use self::points::{Batch, Pending, Vectors, embed, remove, upsert, vectors};
+pub(crate) use self::points::{Batch, Pending, Vectors, embed, remove, upsert};
 use crate::error::IngestError;
 
 /// A collection that is written.

@@ -37,20 +37,26 @@ impl Pending {
     /// Of a row with `id`, `text` and `heading_path`.
     pub(crate) fn from_row(row: &Row, knowledge_base: KnowledgeBaseId, document: DocumentId) -> Result<Self, DbError> {
         let path: Vec<String> = row.try_get("heading_path")?;
-        Ok(Self {
-            id: ChunkId(row.try_get("id")?),
-            knowledge_base,
-            document,
-            input: chunk::embedding_input(&path, row.try_get("text")?),
-        })
+        let input = chunk::embedding_input(&path, row.try_get("text")?);
+        Self::with_input(row, input, knowledge_base, document)
+    }
+
+    /// Of a row with `id`.
+    pub(crate) fn with_input(
+        row: &Row,
+        input: String,
+        knowledge_base: KnowledgeBaseId,
+        document: DocumentId,
+    ) -> Result<Self, DbError> {
+        Ok(Self { id: ChunkId(row.try_get("id")?), knowledge_base, document, input })
     }
 }
 
 /// What is searched of a passage.
 #[derive(Clone, Debug)]
 pub(crate) struct Vectors {
-    dense: Vec<f32>,
-    sparse: SparseVector,
+    pub(crate) dense: Vec<f32>,
+    pub(crate) sparse: SparseVector,
 }
 
 /// The points of some chunks, for each collection that is to hold them.
@@ -113,7 +119,7 @@ async fn of_space(
 ///
 /// # Errors
 /// The embedder's.
-pub(crate) async fn vectors(
+async fn vectors(
     embedder: &Arc<dyn Embedder>,
     inputs: Vec<String>,
     deadline: Deadline,
@@ -122,7 +128,7 @@ pub(crate) async fn vectors(
     // Stemming takes a tenth of what an endpoint takes, and has time while that is waited for.
     let terms = tokio::task::spawn_blocking(move || {
         let mut words = sparse::Passages::default();
-        passages.iter().map(|text| words.weights(text)).collect::<Vec<_>>()
+        passages.iter().map(|text| words.terms("", text).weights).collect::<Vec<_>>()
     });
     let (dense, terms) = tokio::join!(embedder.embed_passages(inputs, deadline.instant()), terms);
     let both = dense?.into_iter().zip(terms.map_err(IngestError::Panicked)?);

@@ -1,68 +1,80 @@
-//! Embeds the passages of a new document while they are being stored, so that neither waits for the other. Nothing is written
-//! before its chunk is committed: what is here are vectors, and which chunk's they are is known by their place alone.
+//! Embeds the passages of a new document while the rest of it is being cut and all of it is being stored, so that none waits for
+//! the other. Nothing is written before its chunk is committed: what is here are vectors, and which chunk's they are is known by
+//! their place alone.
 
-use std::{pin::pin, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use futures::{StreamExt as _, stream};
-use shared::{App, deadline::Deadline};
+use shared::{
+    App,
+    deadline::Deadline,
+    embed::{EmbedError, Embedder},
+    sparse::SparseVector,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::Instrument as _;
 
 use super::Lease;
-use crate::{
-    chunk::{self, Chunk},
-    collections::{self, Vectors},
-    error::IngestError,
-};
+use crate::{collections::Vectors, error::IngestError};
 
-/// Calls of the embedder at a time: it need not wait for the next one when it has done one.
-const CALLS_AT_ONCE: usize = 2;
+/// What is embedded at a time, in batches: the embedder need not wait for the next one when it has done one.
+const BATCHES_AT_ONCE: usize = 2;
 
 /// Batches under way or waiting to be written, and no more: they are all in memory.
 const BATCHES_MAX: usize = 6;
 
-/// The vectors of some neighbouring chunks.
-struct Batch {
-    /// The first one's place.
-    first: usize,
-    vectors: Result<Vec<Vectors>, IngestError>,
-}
-
 /// The work that is ahead. Dropped, it ends.
 pub(super) struct Ahead {
-    batches: mpsc::Receiver<Batch>,
+    calls: mpsc::Receiver<Result<Vec<Embedded>, EmbedError>>,
+    /// What was received, from the passage `taken` on.
+    waiting: VecDeque<Embedded>,
+    taken: usize,
     _work: JoinSet<()>,
 }
 
+/// What was embedded, and its vectors.
+pub(super) type Embedded = (String, Vectors);
+
+/// Takes what is to be embedded, in the chunks' order. Dropped, there is no more.
+pub(super) struct Inputs(mpsc::UnboundedSender<(String, SparseVector)>);
+
+impl Inputs {
+    pub(super) fn push(&self, input: String, weights: SparseVector) {
+        // When a call has failed nobody listens any more, and the error is waiting to be read.
+        let _ = self.0.send((input, weights));
+    }
+}
+
 impl Ahead {
-    /// Begins with the first chunk. `None` where the document may have had chunks before: most of them have their points then.
-    pub(super) fn begin(app: &App, lease: Lease, chunks: &Arc<Vec<Chunk>>, deadline: Deadline) -> Option<Self> {
+    /// Begins. `None` where the document may have had chunks before: most of them have their points then.
+    pub(super) fn begin(app: &App, lease: Lease, deadline: Deadline) -> Option<(Self, Inputs)> {
         if lease.revision != 1 {
             return None;
         }
-        let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let (embedder, chunks) = (Arc::clone(&app.embedder), Arc::clone(chunks));
-        let size = embedder.passages_at_once();
-        let work = stream::iter((0..chunks.len()).step_by(size))
+        let embedder = Arc::clone(&app.embedder);
+        let size = embedder.passages_in_call();
+        let calls_in_batch = embedder.passages_at_once().div_ceil(size);
+        let (sender, calls) = mpsc::channel(BATCHES_MAX * calls_in_batch);
+        // As large as the text, which is in memory.
+        let (inputs, cut) = mpsc::unbounded_channel();
+        let cut = stream::unfold(cut, async |mut cut| Some((cut.recv().await?, cut)));
+        let work = cut
+            .chunks(size)
             // A call that is begun must be read, else it runs out of its time: so first the place for its answer.
-            .then(move |first| {
+            .then(move |inputs| {
                 let sender = sender.clone();
-                async move { (first, sender.reserve_owned().await) }
+                async move { (inputs, sender.reserve_owned().await) }
             })
-            .map(move |(first, place)| {
-                let (embedder, chunks) = (Arc::clone(&embedder), Arc::clone(&chunks));
-                async move {
-                    let batch = chunks.iter().skip(first).take(size);
-                    let inputs = batch.map(|chunk| chunk::embedding_input(&chunk.heading_path, &chunk.text)).collect();
-                    (place, Batch { first, vectors: collections::vectors(&embedder, inputs, deadline).await })
-                }
+            .map(move |(inputs, place)| {
+                let embedder = Arc::clone(&embedder);
+                async move { (place, embed(embedder.as_ref(), inputs, deadline).await) }
             })
-            .buffered(CALLS_AT_ONCE);
+            .buffered(BATCHES_AT_ONCE * calls_in_batch);
         let work = async move {
             let mut work = pin!(work);
-            while let Some((Ok(place), batch)) = work.next().await {
-                let failed = batch.vectors.is_err();
-                place.send(batch);
+            while let Some((Ok(place), embedded)) = work.next().await {
+                let failed = embedded.is_err();
+                place.send(embedded);
                 if failed {
                     return;
                 }
@@ -70,15 +82,33 @@ impl Ahead {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(work.in_current_span());
-        Some(Self { batches, _work: tasks })
+        Some((Self { calls, waiting: VecDeque::new(), taken: 0, _work: tasks }, Inputs(inputs)))
     }
 
-    /// The vectors of the next `count` chunks, if they begin at `first`.
+    /// The next `count` chunks, if they begin at `first`.
     ///
     /// # Errors
     /// The embedder's, once.
-    pub(super) async fn next(&mut self, first: usize, count: usize) -> Result<Option<Vec<Vectors>>, IngestError> {
-        let Some(batch) = self.batches.recv().await.filter(|batch| batch.first == first) else { return Ok(None) };
-        Ok(Some(batch.vectors?).filter(|vectors| vectors.len() == count))
+    pub(super) async fn next(&mut self, first: usize, count: usize) -> Result<Option<Vec<Embedded>>, IngestError> {
+        if first != self.taken {
+            return Ok(None);
+        }
+        while self.waiting.len() < count {
+            let Some(embedded) = self.calls.recv().await else { return Ok(None) };
+            self.waiting.extend(embedded?);
+        }
+        self.taken += count;
+        Ok(Some(self.waiting.drain(..count).collect()))
     }
+}
+
+async fn embed(
+    embedder: &dyn Embedder,
+    passages: Vec<(String, SparseVector)>,
+    deadline: Deadline,
+) -> Result<Vec<Embedded>, EmbedError> {
+    let inputs = passages.iter().map(|(input, _)| input.clone()).collect();
+    let dense = embedder.embed_passages(inputs, deadline.instant()).await?;
+    let both = passages.into_iter().zip(dense);
+    Ok(both.map(|((input, sparse), dense)| (input, Vectors { dense, sparse })).collect())
 }

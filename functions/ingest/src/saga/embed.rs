@@ -20,13 +20,9 @@ pub(super) enum Progress {
     OutOfTime,
 }
 
-/// What is pending, and where it is to go.
+/// What is pending, in its order, and where it is to go.
 struct Next {
-    chunks: Vec<Pending>,
-    /// The first chunk's place.
-    first: i32,
-    /// The last chunk's place.
-    last: Option<i32>,
+    rows: Vec<Row>,
     targets: Vec<Collection>,
 }
 
@@ -50,20 +46,7 @@ pub(super) async fn embed(
     let mut through = -1;
     let mut embedded = Embedded::default();
     loop {
-        let next = async {
-            let next = pending(app, lease, through).await?;
-            let Some(last) = next.last else { return Ok(None) };
-            if deadline.passed() {
-                return Ok(Some(Embedded { through: last, ..Embedded::default() }));
-            }
-            let ready = match &mut ahead {
-                Some(ahead) => ahead.next(usize::try_from(next.first).unwrap_or_default(), next.chunks.len()).await?,
-                None => None,
-            };
-            let batch = collections::embed(app, next.targets, &next.chunks, ready, deadline).await?;
-            let count = i32::try_from(next.chunks.len()).unwrap_or(i32::MAX);
-            Ok::<_, IngestError>(Some(Embedded { batch, through: last, count }))
-        };
+        let next = next(app, lease, through, &mut ahead, deadline);
         let write = write(app, lease, std::mem::take(&mut embedded), deadline);
         let (next, written) = tokio::join!(next, write);
         // What was written counts, even when the next batch failed.
@@ -76,8 +59,44 @@ pub(super) async fn embed(
     }
 }
 
-/// The next chunks without points, beyond `through` and beyond the committed progress.
-async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError> {
+/// The next batch beyond `through`, or what ended when there was time for none. `None` at the end.
+async fn next(
+    app: &App,
+    lease: Lease,
+    through: i32,
+    ahead: &mut Option<Ahead>,
+    deadline: Deadline,
+) -> Result<Option<Embedded>, IngestError> {
+    loop {
+        let Next { rows, targets } = pending(app, lease, through, ahead.is_none()).await?;
+        let place = |row: Option<&Row>| row.map(|row| row.try_get::<_, i32>("ordinal")).transpose();
+        let (first, last) = (place(rows.first()).map_err(DbError::from)?, place(rows.last()).map_err(DbError::from)?);
+        let (Some(first), Some(through)) = (first, last) else { return Ok(None) };
+        if deadline.passed() {
+            return Ok(Some(Embedded { through, ..Embedded::default() }));
+        }
+        let (knowledge_base, document) = (lease.knowledge_base, lease.document);
+        let (chunks, ready) = if let Some(running) = ahead {
+            let Some(embedded) = running.next(usize::try_from(first).unwrap_or_default(), rows.len()).await? else {
+                // It is of no use, and the texts are needed.
+                *ahead = None;
+                continue;
+            };
+            let (inputs, vectors): (Vec<_>, _) = embedded.into_iter().unzip();
+            let both = rows.iter().zip(inputs);
+            let chunks = both.map(|(row, input)| Pending::with_input(row, input, knowledge_base, document));
+            (chunks.collect::<Result<Vec<_>, _>>()?, Some(vectors))
+        } else {
+            let chunks = rows.iter().map(|row| Pending::from_row(row, knowledge_base, document));
+            (chunks.collect::<Result<_, _>>()?, None)
+        };
+        let batch = collections::embed(app, targets, &chunks, ready, deadline).await?;
+        return Ok(Some(Embedded { batch, through, count: i32::try_from(rows.len()).unwrap_or(i32::MAX) }));
+    }
+}
+
+/// The next chunks without points, beyond `through` and beyond the committed progress; with their texts, if they are needed.
+async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<Next, DbError> {
     // What is lost when an invocation is cut.
     let batch = i64::try_from(app.embedder.passages_at_once()).unwrap_or(i64::MAX);
     app.db
@@ -85,7 +104,7 @@ async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError>
             let rows = tx
                 .query_typed(
                     "-- chunks::pending
-                    SELECT c.id, p.ordinal, c.text, p.heading_path
+                    SELECT c.id, p.ordinal, CASE WHEN $5 THEN c.text END AS text, p.heading_path
                     FROM document_revisions r
                     JOIN chunk_positions p ON p.document_id = r.document_id AND p.revision = r.number
                     JOIN chunk_metadata c ON c.id = p.chunk_id
@@ -97,15 +116,13 @@ async fn pending(app: &App, lease: Lease, through: i32) -> Result<Next, DbError>
                         (&lease.revision, Type::INT4),
                         (&through, Type::INT4),
                         (&batch, Type::INT8),
+                        (&texts, Type::BOOL),
                     ],
                 )
                 .await?;
             // After the chunks: see there.
             let targets = collections::targets(tx).await?;
-            let chunks = rows.iter().map(|row| Pending::from_row(row, lease.knowledge_base, lease.document));
-            let place = |row: Option<&Row>| row.map(|row| row.try_get("ordinal")).transpose();
-            let (first, last) = (place(rows.first())?.unwrap_or_default(), place(rows.last())?);
-            Ok(Next { chunks: chunks.collect::<Result<_, _>>()?, first, last, targets })
+            Ok(Next { rows, targets })
         })
         .await
 }

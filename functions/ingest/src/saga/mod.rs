@@ -56,7 +56,6 @@ pub use self::{
     revisions::draw_fence,
 };
 use crate::{
-    chunk::Chunk,
     documents::{self, DocumentView},
     error::IngestError,
     idempotency::{self, StoredResponse},
@@ -218,7 +217,7 @@ async fn timed<T>(
 }
 
 async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
-    let mut chunks: Arc<Vec<Chunk>> = Arc::default();
+    let mut passages = Vec::new();
     let (mut title, mut ahead) = (None, None);
     let mut answer = None;
     let unread = if source.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
@@ -238,13 +237,14 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
     loop {
         step = match (step, source) {
             (Step::Claim | Step::Extract, Some(source)) => {
-                let (read, found) = timed("extract", lease, stage::chunks(app, source, deadline)).await?;
-                (chunks, title) = (Arc::new(read), found);
-                ahead = Ahead::begin(app, lease, &chunks, deadline);
+                let (begun, inputs) = Ahead::begin(app, lease, deadline).unzip();
+                let read = timed("extract", lease, stage::chunks(app, source, inputs, deadline)).await?;
+                (passages, title) = read;
+                ahead = begun;
                 Step::Stage
             }
             (Step::Stage, _) => {
-                let staged = stage::stage(app, lease, std::mem::take(&mut chunks), title.take());
+                let staged = stage::stage(app, lease, std::mem::take(&mut passages), title.take());
                 timed("stage", lease, staged).await?;
                 Step::Embed
             }

@@ -10,11 +10,11 @@ use tokio_postgres::{Transaction, types::Type};
 
 use super::{
     Lease, hold, out_of_time, revisions,
-    stage::{self, Derived},
+    stage::{self, Passage},
     unread::{PartedObject, shifted},
 };
 use crate::{
-    chunk::{self, Chunk},
+    chunk,
     error::IngestError,
     extract::{self, ExtractError},
     failpoint::{self, reached},
@@ -72,20 +72,18 @@ async fn go_on(app: &App, lease: Lease, parted: &PartedObject, deadline: Deadlin
             Ok(extracted) => {
                 let limits = stage::limits(embedder.as_ref());
                 let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
-                let derived = Derived::of(&chunks);
-                Ok((chunks, derived))
+                Ok(Passage::all(chunks, None))
             }
             // White space; whether there is anything else is known at the end.
-            Err(ExtractError::Empty) => Ok((Vec::new(), Vec::new())),
+            Err(ExtractError::Empty) => Ok(Vec::new()),
             Err(error) => Err(IngestError::from(shifted(error, start))),
         };
-        let (chunks, derived) =
-            match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
-                Ok(done) => done.map_err(IngestError::Panicked)??,
-                Err(_) => return Ok(Progress::OutOfTime),
-            };
+        let passages = match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
+            Ok(done) => done.map_err(IngestError::Panicked)??,
+            Err(_) => return Ok(Progress::OutOfTime),
+        };
         reached(failpoint::PART_BEFORE);
-        cursor = store(app, lease, cursor, length as u64, chunks, derived).await?;
+        cursor = store(app, lease, cursor, length as u64, passages).await?;
         reached(failpoint::PART_COMMITTED);
     }
     if cursor.chunks == 0 {
@@ -134,21 +132,20 @@ async fn store(
     lease: Lease,
     from: Cursor,
     length: u64,
-    mut chunks: Vec<Chunk>,
-    derived: Vec<Derived>,
+    mut passages: Vec<Passage>,
 ) -> Result<Cursor, IngestError> {
     let start = usize::try_from(from.bytes).unwrap_or(usize::MAX);
     let first = usize::try_from(from.chunks).unwrap_or_default();
-    for chunk in &mut chunks {
+    for Passage { chunk, .. } in &mut passages {
         chunk.ordinal += first;
         chunk.byte_start += start;
         chunk.byte_end += start;
     }
-    let to = Cursor { bytes: from.bytes + length, chunks: from.chunks + stage::count(chunks.len()) };
+    let to = Cursor { bytes: from.bytes + length, chunks: from.chunks + stage::count(passages.len()) };
     app.db
         .transaction("store part", async move |tx| {
             hold(tx, lease).await?;
-            stage::insert(tx, lease, &chunks, &derived).await?;
+            stage::insert(tx, lease, &passages).await?;
             advance(tx, lease, from, to).await
         })
         .await?;

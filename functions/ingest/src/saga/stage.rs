@@ -3,15 +3,23 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::mpsc,
 };
 
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest, Sha256};
-use shared::{App, db::DbError, deadline::Deadline, domain::ChunkId, embed::Embedder, sparse};
+use shared::{
+    App,
+    db::DbError,
+    deadline::Deadline,
+    domain::ChunkId,
+    embed::Embedder,
+    sparse::{self, Terms, TsVector},
+};
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
-use super::{Lease, hold, revisions};
+use super::{Lease, ahead::Inputs, hold, revisions};
 use crate::{
     chunk::{self, Chunk, Limits},
     error::IngestError,
@@ -27,6 +35,9 @@ const CHUNK_TOKENS_MAX: usize = 512;
 /// Rows of one INSERT: few round trips, and a message of some hundred kilobytes.
 const ROWS_PER_INSERT: usize = 500;
 
+/// INSERTs on their way: PostgreSQL has the next one when it has done one.
+const INSERTS_AT_ONCE: usize = 2;
+
 /// Separates headings in the one text that carries a path to PostgreSQL. Heading paths have no control characters.
 const PATH_SEPARATOR: &str = "\u{1f}";
 
@@ -34,8 +45,9 @@ const PATH_SEPARATOR: &str = "\u{1f}";
 pub(super) async fn chunks(
     app: &App,
     source: &Source,
+    ahead: Option<Inputs>,
     deadline: Deadline,
-) -> Result<(Vec<Chunk>, Option<String>), IngestError> {
+) -> Result<(Vec<Passage>, Option<String>), IngestError> {
     let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
     let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
     let job = Job { limits, charset: source.charset.clone(), ..Job::new(source.format) };
@@ -45,16 +57,26 @@ pub(super) async fn chunks(
         None
     };
     let given = source.title.clone();
-    let work = move || {
+    let (cut_chunks, chunks) = mpsc::channel();
+    let cut = move || {
         let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
         let limits = self::limits(embedder.as_ref());
         let count = |text: &str| embedder.count_tokens(text);
         let title = given.as_ref().map(shared::domain::Title::as_str);
-        let chunks = chunk::under_title(title, limits, &count, |limits| chunk::chunk(&extracted, limits, &count))?;
-        Ok((chunks, extracted.title))
+        let each = |limits, give: &mut dyn FnMut(Chunk)| chunk::each_chunk(&extracted, limits, &count, give);
+        // The receiver is gone only when it has panicked, which is an error below.
+        let mut give = |chunk| drop(cut_chunks.send(chunk));
+        chunk::under_title(title, limits, &count, each, &mut give)?;
+        Ok::<_, IngestError>(extracted.title)
     };
-    match tokio::time::timeout_at(deadline.instant(), tokio::task::spawn_blocking(work)).await {
-        Ok(done) => done.map_err(IngestError::Panicked)?,
+    // Beside the cutting, which takes about as long.
+    let passages = tokio::task::spawn_blocking(move || Passage::all(chunks, ahead.as_ref()));
+    let both = async { tokio::join!(tokio::task::spawn_blocking(cut), passages) };
+    match tokio::time::timeout_at(deadline.instant(), both).await {
+        Ok((title, passages)) => {
+            let title = title.map_err(IngestError::Panicked)??;
+            Ok((passages.map_err(IngestError::Panicked)?, title))
+        }
         Err(_) => Err(IngestError::OutOfTime),
     }
 }
@@ -64,23 +86,29 @@ pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
     Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
 }
 
-/// What is stored beside a chunk and follows from its text.
-pub(super) struct Derived {
+/// A chunk, and what is stored beside it and follows from its text.
+pub(super) struct Passage {
+    pub(super) chunk: Chunk,
     /// SHA-256 of what is embedded.
     hash: [u8; 32],
-    /// A `tsvector`.
-    words: String,
+    words: TsVector,
 }
 
-impl Derived {
-    /// Of each chunk. Not for the async threads.
-    pub(super) fn of(chunks: &[Chunk]) -> Vec<Self> {
+impl Passage {
+    /// Of each chunk; who is `ahead` hears of it at once. Not for the async threads.
+    pub(super) fn all(chunks: impl IntoIterator<Item = Chunk>, ahead: Option<&Inputs>) -> Vec<Self> {
         let mut words = sparse::Passages::default();
-        let derived = |chunk: &Chunk| Self {
-            hash: Sha256::digest(chunk::embedding_input(&chunk.heading_path, &chunk.text)).into(),
-            words: words.tsvector(&chunk.text),
+        let passage = |chunk: Chunk| {
+            let input = chunk::embedding_input(&chunk.heading_path, &chunk.text);
+            let above = input.strip_suffix(&chunk.text).unwrap_or_default();
+            let Terms { weights, lexemes } = words.terms(above, &chunk.text);
+            let hash = Sha256::digest(&input).into();
+            if let Some(ahead) = ahead {
+                ahead.push(input, weights);
+            }
+            Self { hash, words: lexemes, chunk }
         };
-        chunks.iter().map(derived).collect()
+        chunks.into_iter().map(passage).collect()
     }
 }
 
@@ -89,11 +117,9 @@ impl Derived {
 pub(super) async fn stage(
     app: &App,
     lease: Lease,
-    chunks: Arc<Vec<Chunk>>,
+    passages: Vec<Passage>,
     title: Option<String>,
 ) -> Result<(), IngestError> {
-    let texts = Arc::clone(&chunks);
-    let derived = tokio::task::spawn_blocking(move || Derived::of(&texts)).await.map_err(IngestError::Panicked)?;
     reached(failpoint::STAGE_BEFORE);
     app.db
         .transaction("stage chunks", async move |tx| {
@@ -101,22 +127,25 @@ pub(super) async fn stage(
             revisions::discard_before(tx, lease.document, lease.revision).await?;
             let mut standing = standing(tx, lease).await?;
             let mut fresh = Vec::new();
-            let mut placed = Vec::with_capacity(chunks.len());
-            for (chunk, derived) in chunks.iter().zip(&derived) {
+            let mut placed = Vec::with_capacity(passages.len());
+            for passage in &passages {
                 // In order, so that of several equal chunks each keeps its own id.
-                let standing = standing.get_mut(derived.hash.as_slice()).and_then(VecDeque::pop_front);
+                let standing = standing.get_mut(passage.hash.as_slice()).and_then(VecDeque::pop_front);
                 let id = standing.unwrap_or_else(ChunkId::draw);
                 if standing.is_none() {
-                    fresh.push((id, chunk, derived));
+                    fresh.push((id, passage));
                 }
-                placed.push((id, chunk));
+                placed.push((id, passage));
             }
+            // One behind the other on the connection, and none waits for the answer of the one before.
+            let mut inserts = Vec::new();
             for rows in fresh.chunks(ROWS_PER_INSERT) {
-                insert_chunks(tx, lease, rows).await?;
+                inserts.push(insert_chunks(tx, lease, rows).boxed());
             }
             for rows in placed.chunks(ROWS_PER_INSERT) {
-                insert_positions(tx, lease, rows).await?;
+                inserts.push(insert_positions(tx, lease, rows).boxed());
             }
+            stream::iter(inserts).buffered(INSERTS_AT_ONCE).try_collect::<()>().await?;
             finish(tx, lease, count(placed.len()), count(placed.len() - fresh.len()), title.as_deref()).await
         })
         .await?;
@@ -124,21 +153,12 @@ pub(super) async fn stage(
     Ok(())
 }
 
-/// Inserts chunks in their places, all with new ids.
-pub(super) async fn insert(
-    tx: &Transaction<'_>,
-    lease: Lease,
-    chunks: &[Chunk],
-    derived: &[Derived],
-) -> Result<(), DbError> {
-    for (chunks, derived) in chunks.chunks(ROWS_PER_INSERT).zip(derived.chunks(ROWS_PER_INSERT)) {
-        let mut fresh = Vec::with_capacity(chunks.len());
-        for (chunk, derived) in chunks.iter().zip(derived) {
-            fresh.push((ChunkId::draw(), chunk, derived));
-        }
-        insert_chunks(tx, lease, &fresh).await?;
-        let placed: Vec<_> = fresh.iter().map(|(id, chunk, _)| (*id, *chunk)).collect();
-        insert_positions(tx, lease, &placed).await?;
+/// Inserts passages in their places, all with new ids.
+pub(super) async fn insert(tx: &Transaction<'_>, lease: Lease, passages: &[Passage]) -> Result<(), DbError> {
+    for passages in passages.chunks(ROWS_PER_INSERT) {
+        let rows: Vec<_> = passages.iter().map(|passage| (ChunkId::draw(), passage)).collect();
+        insert_chunks(tx, lease, &rows).await?;
+        insert_positions(tx, lease, &rows).await?;
     }
     Ok(())
 }
@@ -163,20 +183,16 @@ async fn standing(tx: &Transaction<'_>, lease: Lease) -> Result<HashMap<Vec<u8>,
     Ok(standing)
 }
 
-async fn insert_chunks(
-    tx: &Transaction<'_>,
-    lease: Lease,
-    rows: &[(ChunkId, &Chunk, &Derived)],
-) -> Result<(), DbError> {
-    let ids: Vec<Uuid> = rows.iter().map(|(id, _, _)| id.0).collect();
-    let texts: Vec<&str> = rows.iter().map(|(_, chunk, _)| chunk.text.as_str()).collect();
-    let hashes: Vec<&[u8]> = rows.iter().map(|(_, _, derived)| derived.hash.as_slice()).collect();
-    let words: Vec<&str> = rows.iter().map(|(_, _, derived)| derived.words.as_str()).collect();
-    let tokens: Vec<i32> = rows.iter().map(|(_, chunk, _)| count(chunk.tokens)).collect();
+async fn insert_chunks(tx: &Transaction<'_>, lease: Lease, rows: &[(ChunkId, &Passage)]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = rows.iter().map(|(id, _)| id.0).collect();
+    let texts: Vec<&str> = rows.iter().map(|(_, passage)| passage.chunk.text.as_str()).collect();
+    let hashes: Vec<&[u8]> = rows.iter().map(|(_, passage)| passage.hash.as_slice()).collect();
+    let words: Vec<&TsVector> = rows.iter().map(|(_, passage)| &passage.words).collect();
+    let tokens: Vec<i32> = rows.iter().map(|(_, passage)| count(passage.chunk.tokens)).collect();
     tx.execute_typed(
         "-- chunks::insert
         INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count, words)
-        SELECT id, $1, $2, text, content_hash, token_count, words::tsvector
+        SELECT id, $1, $2, text, content_hash, token_count, words
         FROM unnest($3, $4, $5, $6, $7) AS new (id, text, content_hash, token_count, words)",
         &[
             (&lease.document.0, Type::UUID),
@@ -185,22 +201,22 @@ async fn insert_chunks(
             (&texts, Type::TEXT_ARRAY),
             (&hashes, Type::BYTEA_ARRAY),
             (&tokens, Type::INT4_ARRAY),
-            (&words, Type::TEXT_ARRAY),
+            (&words, Type::TS_VECTOR_ARRAY),
         ],
     )
     .await?;
     Ok(())
 }
 
-async fn insert_positions(tx: &Transaction<'_>, lease: Lease, rows: &[(ChunkId, &Chunk)]) -> Result<(), DbError> {
+async fn insert_positions(tx: &Transaction<'_>, lease: Lease, rows: &[(ChunkId, &Passage)]) -> Result<(), DbError> {
+    let chunks = || rows.iter().map(|(_, passage)| &passage.chunk);
     let ids: Vec<Uuid> = rows.iter().map(|(id, _)| id.0).collect();
-    let ordinals: Vec<i32> = rows.iter().map(|(_, chunk)| count(chunk.ordinal)).collect();
-    let starts: Vec<i64> = rows.iter().map(|(_, chunk)| offset(chunk.byte_start)).collect();
-    let ends: Vec<i64> = rows.iter().map(|(_, chunk)| offset(chunk.byte_end)).collect();
-    let pages: Vec<Option<i32>> =
-        rows.iter().map(|(_, chunk)| chunk.page.and_then(|page| i32::try_from(page).ok())).collect();
+    let ordinals: Vec<i32> = chunks().map(|chunk| count(chunk.ordinal)).collect();
+    let starts: Vec<i64> = chunks().map(|chunk| offset(chunk.byte_start)).collect();
+    let ends: Vec<i64> = chunks().map(|chunk| offset(chunk.byte_end)).collect();
+    let pages: Vec<Option<i32>> = chunks().map(|chunk| chunk.page.and_then(|page| i32::try_from(page).ok())).collect();
     // PostgreSQL has no arrays of arrays of unequal length.
-    let paths: Vec<String> = rows.iter().map(|(_, chunk)| chunk.heading_path.join(PATH_SEPARATOR)).collect();
+    let paths: Vec<String> = chunks().map(|chunk| chunk.heading_path.join(PATH_SEPARATOR)).collect();
     tx.execute_typed(
         "-- positions::insert
         INSERT INTO chunk_positions

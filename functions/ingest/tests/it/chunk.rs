@@ -1,9 +1,10 @@
 //! Chunks: what holds of every document, and how little an edit changes.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use ingest::chunk::{Chunk, Limits, chunk, embedding_input};
+use ingest::chunk::{Chunk, Limits, chunk, each_chunk, embedding_input};
 use ingest::extract::{Extracted, Format, extract};
 use proptest::prelude::*;
 
@@ -106,6 +107,24 @@ fn the_counters_error_is_returned() {
     let extracted = read("some text", Format::Plain);
     let failed = chunk(&extracted, Limits::default(), &|_| Err("no tokenizer"));
     assert_eq!(failed, Err("no tokenizer"));
+}
+
+#[test]
+fn a_chunk_is_given_while_the_text_behind_it_is_still_being_read() {
+    let text = "One sentence of seven words stands here. ".repeat(10) + "\n\n";
+    let extracted = read(&text.repeat(300), Format::Markdown);
+    let read = Cell::new(0);
+    let counting = |text: &str| {
+        read.set(read.get() + text.len());
+        count(text)
+    };
+    let mut read_before_first = None;
+    let mut give = |_| {
+        read_before_first.get_or_insert(read.get());
+    };
+    each_chunk(&extracted, Limits::default(), &counting, &mut give).unwrap();
+    let before_first = read_before_first.unwrap();
+    assert!(before_first * 4 < extracted.text.len(), "{before_first} of {}", extracted.text.len());
 }
 
 #[test]

@@ -76,6 +76,10 @@ impl Embedder for CountingEmbedder {
     fn passages_at_once(&self) -> usize {
         self.inner.passages_at_once()
     }
+
+    fn passages_in_call(&self) -> usize {
+        self.inner.passages_in_call()
+    }
 }
 
 /// A quick embedder without a model: texts that share words are near each other, and nothing else is. For tests in
