@@ -1,8 +1,9 @@
 //! Issues access tokens. The only place that has the private key.
 
 use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
+    fmt, process,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use shared::{
     config::{ConfigError, TokenConfig},
     domain::{SessionId, UserId},
+    problem::Causes,
     secrets::Live,
     tokens::{Claims, TYP, Verifier},
 };
@@ -34,7 +36,7 @@ const PEM_LINE_CHARS: usize = 64;
 
 /// Issues access tokens: JWT by RFC 9068, signed with RS256. Cheap to clone.
 #[derive(Clone)]
-pub struct Signer(Arc<Inner>);
+pub struct Signer(Arc<OnceLock<Inner>>);
 
 struct Inner {
     keys: Live<Vec<SigningKey>>,
@@ -88,13 +90,8 @@ pub struct AccessToken {
 #[error("the access token could not be signed")]
 pub struct SignError(#[source] jsonwebtoken::errors::Error);
 
-impl Signer {
-    /// The signer that `config` describes.
-    ///
-    /// # Errors
-    /// When there is no signing key, when one is not an RSA key of at least 2,048 bits, when none may sign yet, and when the
-    /// public half of the one that signs is not in the key set: then nobody could check what it signs.
-    pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
+impl Inner {
+    fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
         let secret = config.signing_key.as_ref().ok_or(ConfigError::Missing("TOKEN_SIGNING_KEY"))?;
         let keys = read_keys(secret.expose_secret())?;
         let verifier = Verifier::new(config)?;
@@ -104,36 +101,68 @@ impl Signer {
             let reason = "the signing key's public key is not in it, or not with its RFC 7638 thumbprint as `kid`";
             return Err(ConfigError::invalid("TOKEN_JWKS", reason));
         }
-        Ok(Self(Arc::new(Inner {
+        Ok(Self {
             current: RwLock::new(current.clone()),
             keys: Live::new(keys, config.signing_key_entry.clone()),
             verifier,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             access_ttl: config.access_ttl,
-        })))
+        })
+    }
+}
+
+impl Signer {
+    /// The signer that `config` describes.
+    ///
+    /// # Errors
+    /// When there is no signing key, when one is not an RSA key of at least 2,048 bits, when none may sign yet, and when the
+    /// public half of the one that signs is not in the key set: then nobody could check what it signs.
+    pub fn new(config: &TokenConfig) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(OnceLock::from(Inner::new(config)?))))
+    }
+
+    /// The same beside all else that starts: checking a key takes longer than anything else of it, and most requests sign nothing.
+    /// Who signs waits for it. A configuration that does not hold ends the process, as it would have at the start.
+    #[must_use]
+    pub fn starting(config: TokenConfig) -> Self {
+        let signer = Self(Arc::default());
+        let starting = signer.clone();
+        thread::spawn(move || match Inner::new(&config) {
+            // It is set here alone.
+            Ok(inner) => drop(starting.0.set(inner)),
+            Err(error) => {
+                tracing::error!(error = %Causes(&error), "tokens can not be signed");
+                process::exit(1);
+            }
+        });
+        signer
     }
 
     /// Takes notice of a rotation. Called before tokens are issued.
     ///
     /// A key that is not published yet does not sign, whatever its time: functions would refuse its tokens.
     pub async fn keep_up(&self) {
-        let keys = self.0.keys.within(KEYS_AGE_MAX, read_keys).await;
+        let keys = self.inner().keys.within(KEYS_AGE_MAX, read_keys).await;
         let Some(newest) = newest(&keys, OffsetDateTime::now_utc()) else { return };
         let kid = newest.header.kid.as_deref().unwrap_or_default();
         if self.current().header.kid.as_deref() == Some(kid) {
             return;
         }
-        if self.0.verifier.knows(kid).await {
+        if self.inner().verifier.knows(kid).await {
             tracing::info!(kid, "another key signs from now on");
-            *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = newest.clone();
+            *self.inner().current.write().unwrap_or_else(PoisonError::into_inner) = newest.clone();
         } else {
             tracing::error!(kid, "a signing key is not published, and does not sign: add it to TOKEN_JWKS");
         }
     }
 
+    fn inner(&self) -> &Inner {
+        self.0.wait()
+    }
+
     fn current(&self) -> SigningKey {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner().current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A fresh access token for `user` that belongs to no session.
@@ -158,7 +187,7 @@ impl Signer {
         session: Option<SessionId>,
         now: SystemTime,
     ) -> Result<AccessToken, SignError> {
-        let inner = &self.0;
+        let inner = self.inner();
         let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = Claims {
             iss: inner.issuer.clone(),

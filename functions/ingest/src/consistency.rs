@@ -12,15 +12,15 @@ use shared::{
     db::DbError,
     deadline::Deadline,
     domain::{ContentHash, DocumentId, KnowledgeBaseId, Role, UserId},
-    http::{Body, Invocation, Json, Params, PathId, Reader, Writer, media_type, unsupported_media_type},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Routes, Writer, media_type, unsupported_media_type},
     knowledge_bases,
     problem::{Code, Problem},
+    routes,
     vectors::Part,
 };
 use time::OffsetDateTime;
 use tokio_postgres::{Row, Transaction, types::Type};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     audit::{self, Audit},
@@ -32,8 +32,8 @@ use crate::{
 const POLL_S: u16 = 5;
 
 /// The routes under `/consistency`.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show)).routes(routes!(verify)).routes(routes!(erasure))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(show)).routes(routes!(verify)).routes(routes!(erasure))
 }
 
 /// Which knowledge base; the personal one unless told.

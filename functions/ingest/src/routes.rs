@@ -12,13 +12,12 @@ use shared::{
     App,
     deadline::Deadline,
     domain::{DocumentId, IdempotencyKey},
-    http::{Body, Invocation, Json, Params, PathId, Reader, Writer},
+    http::{Body, Invocation, Json, Params, PathId, Reader, Routes, Writer},
     problem::{Causes, Code, Problem},
-    telemetry,
+    routes, telemetry,
 };
 use tracing::Instrument;
 use utoipa::openapi::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     consistency,
@@ -42,11 +41,11 @@ pub fn router(app: App) -> Router {
 /// What the routes are, for the API's contract.
 #[must_use]
 pub fn contract() -> OpenApi {
-    routes().into_openapi()
+    routes().contract()
 }
 
-fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(create, list))
         .routes(routes!(show, delete))
         .routes(routes!(retry))

@@ -10,14 +10,14 @@ use shared::{
     App,
     config::ObjectsConfig,
     domain::{KnowledgeBaseId, Role, SourceUri},
-    http::{Invocation, Json, Writer},
+    http::{Invocation, Json, Routes, Writer},
     knowledge_bases,
     objects::{ObjectId, PresignedPut},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     error::{IngestError, unsupported},
@@ -69,8 +69,8 @@ struct Upload {
 }
 
 /// The route.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(create))
 }
 
 /// Makes place for a document that is too large for a request.

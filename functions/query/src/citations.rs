@@ -6,8 +6,9 @@ use shared::{
     App,
     db::DbError,
     domain::{ChunkId, ContentHash, DocumentId, KnowledgeBaseId, UserId},
-    http::{Json, Reader},
+    http::{Json, Reader, Route},
     problem::Problem,
+    routes,
 };
 use tokio_postgres::types::Type;
 use utoipa::ToSchema;
@@ -44,6 +45,10 @@ pub struct Passage {
     pub text: String,
 }
 
+pub(crate) fn route() -> Route {
+    routes!(show)
+}
+
 /// Says whether a cited text still stands.
 #[utoipa::path(
     get,
@@ -54,7 +59,7 @@ pub struct Passage {
     params(("citation" = String, Path, description = "`chunk_id@revision` of the citation.", pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}@[0-9]{1,9}$")),
     responses((status = 200, description = "Whether it stands, and where.", body = CitationStatus)),
 )]
-pub(crate) async fn show(
+async fn show(
     State(app): State<App>,
     principal: Reader,
     Path(citation): Path<String>,

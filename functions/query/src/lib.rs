@@ -63,11 +63,11 @@ use axum::{Extension, Router, extract::State};
 use shared::{
     App,
     config::ConfigError,
-    http::{Invocation, Json, Reader},
+    http::{Invocation, Json, Reader, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use utoipa::openapi::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     pipeline::Engine,
@@ -81,17 +81,17 @@ use self::{
 /// When the configuration of a model does not hold.
 pub fn router(app: App) -> Result<Router, ConfigError> {
     let engine = Arc::new(Engine::new(&app)?);
-    Ok(shared::http::finish(routes().layer(Extension(engine)), app))
+    Ok(shared::http::finish(routes().map(|router| router.layer(Extension(engine))), app))
 }
 
 /// What the routes are, for the API's contract.
 #[must_use]
 pub fn contract() -> OpenApi {
-    routes().into_openapi()
+    routes().contract()
 }
 
-fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(query)).routes(routes!(stream::query)).routes(routes!(citations::show))
+fn routes() -> Routes {
+    Routes::new().routes(routes!(query)).routes(stream::route()).routes(citations::route())
 }
 
 /// Finds passages, and answers the question from them.

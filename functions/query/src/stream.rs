@@ -31,8 +31,9 @@ use serde_json::json;
 use shared::{
     App,
     deadline::Deadline,
-    http::{Invocation, Json, Reader},
+    http::{Invocation, Json, Reader, Route},
     problem::{Code, Problem},
+    routes,
 };
 
 use crate::{
@@ -45,6 +46,10 @@ use crate::{
 
 /// Proxies cut connections that are silent for long; a comment keeps them.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+pub(crate) fn route() -> Route {
+    routes!(query)
+}
 
 /// Answers as `POST /query` does, as server-sent events: hits first, then the answer as it is written.
 ///
@@ -60,7 +65,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
     responses((status = 200, description = "The events.", content_type = "text/event-stream", body = String)),
     extensions(("x-codes" = json!([Code::NotFound, Code::RateLimited]))),
 )]
-pub(crate) async fn query(
+async fn query(
     State(app): State<App>,
     Extension(engine): Extension<Arc<Engine>>,
     invocation: Invocation,

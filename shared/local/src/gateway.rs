@@ -54,7 +54,7 @@ pub fn router(app: &App) -> Result<Router, ConfigError> {
         auth: auth::router(app.clone(), auth::Signer::new(&app.config.tokens)?)?,
         ingest: ingest::router(app.clone()),
         query: query::router(app.clone())?,
-        own: shared::http::finish(own.into(), app.clone()),
+        own: shared::http::finish(shared::http::Routes::new().map(|router| router.merge(own)), app.clone()),
     };
     // A fallback and no route: a route's parameters would stay in the request and confuse the function's own.
     Ok(Router::new().fallback(async move |request: Request| -> Result<Response, Infallible> {

@@ -3,6 +3,7 @@
 mod callers;
 mod client;
 mod extract;
+mod routes;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -19,13 +20,14 @@ use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header};
 use lambda_http::{RequestExt, request::RequestContext};
 use tracing::Instrument;
-use utoipa_axum::router::OpenApiRouter;
 
 pub use self::callers::{Admin, Reader, Writer};
 pub use self::client::{Address, Client};
 pub use self::extract::{
     Body, Invocation, Json, Params, PathId, PathIds, Principal, media_type, params, unsupported_media_type,
 };
+pub use self::routes::{Route, Routes};
+// For what `routes!` expands to.
 use crate::{
     App,
     deadline::Deadline,
@@ -33,6 +35,8 @@ use crate::{
     problem::{Code, Problem},
     telemetry::traces,
 };
+#[doc(hidden)]
+pub use utoipa_axum;
 
 /// Carries the request's id, in every answer.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -50,9 +54,9 @@ const BLAME_MARGIN: Duration = Duration::from_millis(100);
 
 /// Makes a function's routes a service: adds what all functions share. Only routes that the API's contract describes can
 /// be made one.
-pub fn finish(routes: OpenApiRouter<App>, app: App) -> Router {
-    let (routes, _) = routes.split_for_parts();
+pub fn finish(routes: Routes, app: App) -> Router {
     routes
+        .into_router()
         .fallback(async || Problem::not_found("route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "See the API's contract for the methods of this route.")

@@ -7,14 +7,13 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::{
-    App,
     domain::{DisplayName, InvalidValue, KnowledgeBaseId, Role, UserId},
-    http::{Client, Invocation, Json, Principal, Reader},
+    http::{Client, Invocation, Json, Principal, Reader, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::sessions::TokensBody;
 use crate::{
@@ -25,13 +24,13 @@ use crate::{
 };
 
 /// Those that try credentials or send mail: limited for each client.
-pub(super) fn limited() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(register)).routes(routes!(log_in))
+pub(super) fn limited() -> Routes {
+    Routes::new().routes(routes!(register)).routes(routes!(log_in))
 }
 
 /// Those of a caller who has proved who they are.
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(profile, update, delete)).routes(routes!(change_password))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(profile, update, delete)).routes(routes!(change_password))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -9,20 +9,19 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use shared::{
-    App,
     api_keys::Scope,
     domain::{ApiKeyId, DisplayName},
-    http::{Admin, Invocation, Json, PathId},
+    http::{Admin, Invocation, Json, PathId, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::api_keys::{ApiKeyView, ApiKeys, NewApiKey};
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(narrow, revoke))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list, create)).routes(routes!(narrow, revoke))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -3,8 +3,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, header};
-use shared::App;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use shared::{http::Routes, routes};
 
 const CONTRACT: &str = include_str!("../../../../docs/contracts/openapi.json");
 
@@ -17,8 +16,8 @@ const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300
 const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'");
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(document)).routes(routes!(page))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(document)).routes(routes!(page))
 }
 
 /// Shows this contract.

@@ -7,14 +7,13 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use shared::{
-    App,
     domain::{DisplayName, KnowledgeBaseId, Role},
-    http::{Admin, Invocation, Json, Params, PathId, Reader},
+    http::{Admin, Invocation, Json, Params, PathId, Reader, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::knowledge_bases::{KnowledgeBase, KnowledgeBases, Page};
 
@@ -24,8 +23,8 @@ const LIMIT_DEFAULT: usize = 50;
 /// The largest page of a list.
 const LIMIT_MAX: usize = 200;
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(rename, remove))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(create, list)).routes(routes!(rename, remove))
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -4,12 +4,11 @@ use axum::{Extension, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
 use shared::{
-    App,
-    http::{Client, Invocation, Json},
+    http::{Client, Invocation, Json, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::accounts::{MailedBody, look_into_your_mail};
 use crate::{
@@ -20,8 +19,8 @@ use crate::{
     sessions::token::RawToken,
 };
 
-pub(super) fn limited() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+pub(super) fn limited() -> Routes {
+    Routes::new()
         .routes(routes!(verify))
         .routes(routes!(resend))
         .routes(routes!(reset_password))

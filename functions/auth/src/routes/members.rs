@@ -4,22 +4,21 @@ use axum::Extension;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use shared::{
-    App,
     domain::{InvitationId, KnowledgeBaseId, Role, UserId},
-    http::{Admin, Invocation, Json, PathId, PathIds, Principal, Reader},
+    http::{Admin, Invocation, Json, PathId, PathIds, Principal, Reader, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     email::Email,
     members::{Invitation, Member, Members},
 };
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list, invite))
         .routes(routes!(change, remove))
         .routes(routes!(withdraw))

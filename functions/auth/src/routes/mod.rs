@@ -10,14 +10,13 @@ mod sessions;
 mod well_known;
 
 use axum::{
-    Extension,
     extract::{Request, State},
     middleware::{self, Next},
     response::Response,
 };
-use shared::{App, config::ConfigError};
+use shared::{App, config::ConfigError, http::Routes};
+use tower::util::MapRequestLayer;
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
     accounts::Accounts,
@@ -34,39 +33,46 @@ use crate::{
 ///
 /// # Errors
 /// When the configuration asks for mail that this build can not send.
-pub fn routes(app: &App, signer: Signer) -> Result<OpenApiRouter<App>, ConfigError> {
+pub fn routes(app: &App, signer: Signer) -> Result<Routes, ConfigError> {
     let config = &app.config.accounts;
     let limiter = Limiter { db: app.db.clone(), quota: config.address_quota };
     let sessions = Sessions::new(app, signer.clone());
-    Ok(limited()
-        .route_layer(middleware::from_fn_with_state(limiter, limits::admit))
-        .merge(issuing())
-        .layer(middleware::from_fn_with_state(signer.clone(), keep_up))
-        .merge(others())
-        .layer(Extension(Accounts::new(app, signer, mail::mailer(config.mail.as_ref())?)))
-        .layer(Extension(sessions))
-        .layer(Extension(ApiKeys::new(app)))
-        .layer(Extension(KnowledgeBases::new(app)))
-        .layer(Extension(Members::new(app))))
+    let accounts = Accounts::new(app, signer.clone(), mail::mailer(config.mail.as_ref())?);
+    let limit = middleware::from_fn_with_state(limiter, limits::admit);
+    let keep_up = middleware::from_fn_with_state(signer, keep_up);
+    let shared = (accounts, sessions, ApiKeys::new(app), KnowledgeBases::new(app), Members::new(app));
+    // One layer: each is put around each route, at every start.
+    let shared = MapRequestLayer::new(move |mut request: Request| {
+        let (accounts, sessions, api_keys, knowledge_bases, members) = shared.clone();
+        let extensions = request.extensions_mut();
+        extensions.insert(accounts);
+        extensions.insert(sessions);
+        extensions.insert(api_keys);
+        extensions.insert(knowledge_bases);
+        extensions.insert(members);
+        request
+    });
+    let guarded = limited().map(|router| router.route_layer(limit));
+    Ok(guarded.merge(issuing()).map(|router| router.layer(keep_up)).merge(others()).map(|router| router.layer(shared)))
 }
 
 /// What the routes are, for the API's contract.
 #[must_use]
 pub fn contract() -> OpenApi {
-    limited().merge(issuing()).merge(others()).into_openapi()
+    limited().merge(issuing()).merge(others()).contract()
 }
 
 /// Those that try credentials or send mail: limited for each client.
-fn limited() -> OpenApiRouter<App> {
+fn limited() -> Routes {
     accounts::limited().merge(mailboxes::limited())
 }
 
 /// Those that issue tokens, or end what they were issued for.
-fn issuing() -> OpenApiRouter<App> {
+fn issuing() -> Routes {
     accounts::routes().merge(sessions::routes())
 }
 
-fn others() -> OpenApiRouter<App> {
+fn others() -> Routes {
     api_keys::routes()
         .merge(knowledge_bases::routes())
         .merge(members::routes())

@@ -5,14 +5,13 @@ use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use shared::{
-    App,
     domain::SessionId,
-    http::{Body, Client, Invocation, Json, PathId, Principal},
+    http::{Body, Client, Invocation, Json, PathId, Principal, Routes},
     problem::{Code, Problem},
+    routes,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::accounts::private;
 use crate::{
@@ -20,8 +19,8 @@ use crate::{
     sessions::{SessionView, Sessions, Tokens, token::RawToken},
 };
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(refresh))
         .routes(routes!(log_out))
         .routes(routes!(log_out_all))

@@ -7,16 +7,19 @@ use axum::{
 use http::{HeaderValue, header};
 use jsonwebtoken::jwk::Jwk;
 use serde::Serialize;
-use shared::{App, http::Json};
+use shared::{
+    App,
+    http::{Json, Routes},
+    routes,
+};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// A new key must be published for this long before it signs; API Gateway itself keeps keys for two hours.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html>
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(key_set)).routes(routes!(discovery))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(key_set)).routes(routes!(discovery))
 }
 
 /// Shows the public keys of the access tokens.
