@@ -9,7 +9,10 @@ use std::{
 use http::Method;
 use local::testkit::{HashEmbedder, TestApp, TestUser, private_qdrant};
 use serde_json::{Value, json};
-use shared::embed::{HttpConfig, HttpEmbedder};
+use shared::{
+    embed::{HttpConfig, HttpEmbedder},
+    sparse::Passages,
+};
 
 /// Twenty questions a second.
 const PACE: Duration = Duration::from_millis(50);
@@ -130,4 +133,19 @@ async fn without_the_embedder_words_alone_answer_and_say_so() {
     }
     let answer = ask(&app, &user, &json!({ "query": "Where is the key?", "answer": true })).await;
     assert_eq!((&answer["degraded"], answer.get("answer")), (&json!(["embedder"]), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_reads_the_stems_of_a_passage_and_their_places() {
+    let pg = TestApp::start().await.pg().await;
+    let read = async |text: &str| -> String {
+        let lexemes = Passages::default().terms("", text).lexemes;
+        pg.query_one("SELECT ($1::tsvector)::text", &[&lexemes]).await.unwrap().get(0)
+    };
+    let odd = read("It's a 'tall' lamp: \\ lamps, ünïque & 東京!").await;
+    assert_eq!(odd, "'lamp':3,4 's':1 'tall':2 'ünïque':5 '東京':6");
+    assert_eq!(read("What is the?").await, "");
+    // As many places of one lexeme as there may be, and another one's behind them.
+    let places: Vec<String> = (1..=255).map(|place| place.to_string()).collect();
+    assert_eq!(read(&("lamp ".repeat(300) + "tower")).await, format!("'lamp':{} 'tower':301", places.join(",")));
 }
