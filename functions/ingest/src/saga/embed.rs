@@ -77,7 +77,14 @@ async fn next(
         }
         let (knowledge_base, document) = (lease.knowledge_base, lease.document);
         let (chunks, ready) = if let Some(running) = ahead {
-            let Some(embedded) = running.next(usize::try_from(first).unwrap_or_default(), rows.len()).await? else {
+            // Vectors are told by their places: between these there must be none that is not pending.
+            let gapless = usize::try_from(through - first).is_ok_and(|steps| steps + 1 == rows.len());
+            let first = usize::try_from(first).ok().filter(|_| gapless);
+            let embedded = match first {
+                Some(first) => running.next(first, rows.len()).await?,
+                None => None,
+            };
+            let Some(embedded) = embedded else {
                 // It is of no use, and the texts are needed.
                 *ahead = None;
                 continue;
