@@ -27,7 +27,6 @@ pub use self::extract::{
     Body, Invocation, Json, Params, PathId, PathIds, Principal, media_type, params, unsupported_media_type,
 };
 pub use self::routes::{Route, Routes};
-// For what `routes!` expands to.
 use crate::{
     App,
     deadline::Deadline,
@@ -35,6 +34,7 @@ use crate::{
     problem::{Code, Problem},
     telemetry::traces,
 };
+// For what `routes!` expands to.
 #[doc(hidden)]
 pub use utoipa_axum;
 

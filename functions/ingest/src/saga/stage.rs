@@ -137,15 +137,7 @@ pub(super) async fn stage(
                 }
                 placed.push((id, passage));
             }
-            // One behind the other on the connection, and none waits for the answer of the one before.
-            let mut inserts = Vec::new();
-            for rows in fresh.chunks(ROWS_PER_INSERT) {
-                inserts.push(insert_chunks(tx, lease, rows).boxed());
-            }
-            for rows in placed.chunks(ROWS_PER_INSERT) {
-                inserts.push(insert_positions(tx, lease, rows).boxed());
-            }
-            stream::iter(inserts).buffered(INSERTS_AT_ONCE).try_collect::<()>().await?;
+            insert_rows(tx, lease, &fresh, &placed).await?;
             finish(tx, lease, count(placed.len()), count(placed.len() - fresh.len()), title.as_deref()).await
         })
         .await?;
@@ -155,12 +147,26 @@ pub(super) async fn stage(
 
 /// Inserts passages in their places, all with new ids.
 pub(super) async fn insert(tx: &Transaction<'_>, lease: Lease, passages: &[Passage]) -> Result<(), DbError> {
-    for passages in passages.chunks(ROWS_PER_INSERT) {
-        let rows: Vec<_> = passages.iter().map(|passage| (ChunkId::draw(), passage)).collect();
-        insert_chunks(tx, lease, &rows).await?;
-        insert_positions(tx, lease, &rows).await?;
+    let rows: Vec<_> = passages.iter().map(|passage| (ChunkId::draw(), passage)).collect();
+    insert_rows(tx, lease, &rows, &rows).await
+}
+
+/// Inserts the fresh ones of the passages, and the places of all. One statement is behind the other on the connection, and
+/// does not wait for its answer.
+async fn insert_rows(
+    tx: &Transaction<'_>,
+    lease: Lease,
+    fresh: &[(ChunkId, &Passage)],
+    placed: &[(ChunkId, &Passage)],
+) -> Result<(), DbError> {
+    let mut inserts = Vec::new();
+    for rows in fresh.chunks(ROWS_PER_INSERT) {
+        inserts.push(insert_chunks(tx, lease, rows).boxed());
     }
-    Ok(())
+    for rows in placed.chunks(ROWS_PER_INSERT) {
+        inserts.push(insert_positions(tx, lease, rows).boxed());
+    }
+    stream::iter(inserts).buffered(INSERTS_AT_ONCE).try_collect().await
 }
 
 /// The active revision's chunks by the hash of what was embedded, in the order of the text.
