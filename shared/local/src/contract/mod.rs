@@ -121,7 +121,7 @@ fn complete(operation: &mut Map<String, Value>, problems: &mut Map<String, Value
     let name = operation.get("operationId").cloned().unwrap_or_default();
     let mut codes = ALWAYS.to_vec();
     for own in operation.remove("x-codes").and_then(|codes| codes.as_array().cloned()).unwrap_or_default() {
-        let code = Code::ALL.into_iter().find(|code| own == code.as_str());
+        let code = Code::ALL.iter().copied().find(|code| own == code.as_str());
         codes.push(code.ok_or_else(|| Failure::new(format!("{name} names a problem that there is not: {own}")))?);
     }
     if operation.contains_key("security") {
@@ -199,8 +199,8 @@ fn request_id() -> Value {
 /// The codes that share a status, for each status.
 fn by_status(codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
     let mut statuses: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in Code::ALL.into_iter().filter(|code| codes.contains(code)) {
-        statuses.entry(code.status().as_u16()).or_default().push(code);
+    for code in Code::ALL.iter().filter(|code| codes.contains(code)) {
+        statuses.entry(code.status().as_u16()).or_default().push(*code);
     }
     statuses
 }
