@@ -14,7 +14,7 @@ use shared::embed::{EmbedError, Embedder, HttpConfig, HttpEmbedder, Space};
 use tokio::net::TcpListener;
 
 use super::{Bar, Figure, say};
-use crate::testkit::{TestApp, long_text};
+use crate::testkit::{TestApp, long_text, request};
 
 /// Paragraphs of each text with the model in the process: some seconds of inference.
 const PARAGRAPHS: usize = 400;
@@ -97,8 +97,10 @@ async fn against(embedder: Arc<dyn Embedder>, paragraphs: usize, what: &'static 
     for turn in 0..=TURNS {
         let text = long_text(paragraphs).replace("paragraph", &format!("paragraph {turn}"));
         let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": format!("text {turn}") });
+        // What a client does to send it is no part of it.
+        let request = request(Method::POST, "/documents", Some(&user.token), Some(body));
         let begun = Instant::now();
-        app.call(Method::POST, "/documents", Some(&user.token), Some(body)).await.expect(201);
+        app.send(request).await.expect(201);
         let ingested = begun.elapsed();
         let passages = std::mem::take(&mut *recorder.passages.lock().unwrap_or_else(PoisonError::into_inner));
         let count = passages.len();

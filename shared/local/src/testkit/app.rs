@@ -163,15 +163,7 @@ impl TestApp {
 
     /// Sends a request with a JSON body, or without one.
     pub async fn call(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Reply {
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        self.send(request.body(body).expect("a request")).await
+        self.send(request(method, path, token, body)).await
     }
 
     /// Sends a request as it is.
@@ -300,6 +292,23 @@ impl TestApp {
             }
         }
     }
+}
+
+/// A request with a JSON body, or without one.
+///
+/// # Panics
+/// When the path is none.
+#[must_use]
+pub fn request(method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Request<Vec<u8>> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+    request.body(body).expect("a request")
 }
 
 /// The program that reads documents for a test: the test's own does not start like a function. Cargo puts its binaries

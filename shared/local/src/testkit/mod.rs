@@ -26,7 +26,7 @@ mod servers;
 pub mod soak;
 
 pub use self::{
-    app::{Parts, TestApp, TestUser},
+    app::{Parts, TestApp, TestUser, request},
     bucket::TestBucket,
     embedder::{CountingEmbedder, Embedded, HashEmbedder},
     inbox::{Inbox, long_text},
