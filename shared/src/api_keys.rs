@@ -151,9 +151,7 @@ pub struct KeyGrant {
 /// When PostgreSQL does not answer.
 pub async fn authenticate(db: &Db, key: &ApiKey) -> Result<Option<KeyGrant>, DbError> {
     let hash = key.hash();
-    db.transaction("authenticate API key", async move |tx| {
-        let row = tx
-            .query_typed_opt(
+    let row = db.query_opt("authenticate API key", 
                 "-- api_keys::authenticate
                 WITH key AS (
                     SELECT id, user_id, scopes, expires_at, last_used_at FROM api_keys WHERE hash = $1 AND expires_at > now()
@@ -166,15 +164,13 @@ pub async fn authenticate(db: &Db, key: &ApiKey) -> Result<Option<KeyGrant>, DbE
                 &[(&hash.as_slice(), Type::BYTEA)],
             )
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(KeyGrant {
-            key: ApiKeyId(row.try_get("id")?),
-            user: UserId(row.try_get("user_id")?),
-            scopes: scopes(&row.try_get::<_, Vec<String>>("scopes")?)?,
-            expires_at: row.try_get("expires_at")?,
-        }))
-    })
-    .await
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(KeyGrant {
+        key: ApiKeyId(row.try_get("id")?),
+        user: UserId(row.try_get("user_id")?),
+        scopes: scopes(&row.try_get::<_, Vec<String>>("scopes")?)?,
+        expires_at: row.try_get("expires_at")?,
+    }))
 }
 
 fn checksum(body: &str) -> String {

@@ -71,7 +71,7 @@ pub async fn take(tx: &Transaction<'_>, key: &str, quota: Quota) -> Result<Stand
 async fn take_alone(db: &Db, key: &str, quota: Quota) -> Result<Standing, DbError> {
     let (step_s, window_s) = seconds(quota);
     let parameters = [(&key as _, Type::TEXT), (&step_s as _, Type::FLOAT8), (&window_s as _, Type::FLOAT8)];
-    standing(db.read("take from quota", TAKE, &parameters).await?.first(), quota)
+    standing(db.query("take from quota", TAKE, &parameters).await?.first(), quota)
 }
 
 /// What a request costs of the window, and the window.

@@ -93,7 +93,7 @@ pub async fn profile(db: &Db, id: UserId) -> Result<Option<(User, Vec<Membership
         FROM users u
         LEFT JOIN (knowledge_base_members m JOIN knowledge_bases kb ON kb.id = m.knowledge_base_id) ON m.user_id = u.id
         WHERE u.id = $1 ORDER BY kb.id";
-    let rows = db.read("read profile", statement, &[(&id.0, Type::UUID)]).await?;
+    let rows = db.query("read profile", statement, &[(&id.0, Type::UUID)]).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let mut memberships = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -108,28 +108,25 @@ pub async fn prove(
 }
 
 async fn read(app: &App, caller: UserId, document: DocumentId) -> Result<Erasure, IngestError> {
-    app.db
-        .transaction("read erasure", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- erasures::get_for
-                    SELECT e.document_id, e.knowledge_base_id, e.deleted_by, e.deleted_at, e.points, e.completed_at,
-                        (SELECT count(*) FROM documents WHERE id = $1)
-                            + (SELECT count(*) FROM document_revisions WHERE document_id = $1)
-                            + (SELECT count(*) FROM chunk_metadata WHERE document_id = $1)
-                            + (SELECT count(*) FROM chunk_positions WHERE document_id = $1) AS rows,
-                        (SELECT count(*) FROM retired_points WHERE document_id = $1) AS retired
-                    FROM erasures e
-                    JOIN knowledge_base_members m ON m.knowledge_base_id = e.knowledge_base_id AND m.user_id = $2
-                    WHERE e.document_id = $1",
-                    &[(&document.0, Type::UUID), (&caller.0, Type::UUID)],
-                )
-                .await
-                .map_err(DbError::from)?
-                .ok_or(IngestError::NoDocument)?;
-            Ok(from_row(&row).map_err(DbError::from)?)
-        })
-        .await
+    let row = app
+        .db
+        .query_opt(
+            "read erasure",
+            "-- erasures::get_for
+            SELECT e.document_id, e.knowledge_base_id, e.deleted_by, e.deleted_at, e.points, e.completed_at,
+                (SELECT count(*) FROM documents WHERE id = $1)
+                    + (SELECT count(*) FROM document_revisions WHERE document_id = $1)
+                    + (SELECT count(*) FROM chunk_metadata WHERE document_id = $1)
+                    + (SELECT count(*) FROM chunk_positions WHERE document_id = $1) AS rows,
+                (SELECT count(*) FROM retired_points WHERE document_id = $1) AS retired
+            FROM erasures e
+            JOIN knowledge_base_members m ON m.knowledge_base_id = e.knowledge_base_id AND m.user_id = $2
+            WHERE e.document_id = $1",
+            &[(&document.0, Type::UUID), (&caller.0, Type::UUID)],
+        )
+        .await?
+        .ok_or(IngestError::NoDocument)?;
+    Ok(from_row(&row).map_err(DbError::from)?)
 }
 
 fn from_row(row: &Row) -> Result<Erasure, tokio_postgres::Error> {
@@ -150,19 +147,14 @@ fn from_row(row: &Row) -> Result<Erasure, tokio_postgres::Error> {
 /// Notes whether Qdrant was seen to hold nothing of the document, and returns since when. A write that arrives late can bring
 /// a point back until it is removed once more.
 async fn note(app: &App, document: DocumentId, gone: bool) -> Result<Option<OffsetDateTime>, DbError> {
-    app.db
-        .transaction("note erasure", async move |tx| {
-            let row = tx
-                .query_typed_opt(
+    let row = app.db.query_opt("note erasure", 
                     "-- erasures::note
                     UPDATE erasures SET completed_at = CASE WHEN $2 AND NOT remains THEN COALESCE(completed_at, now()) END
                     WHERE document_id = $1 RETURNING completed_at",
                     &[(&document.0, Type::UUID), (&gone, Type::BOOL)],
                 )
                 .await?;
-            Ok(row.map(|row| row.try_get("completed_at")).transpose()?.flatten())
-        })
-        .await
+    Ok(row.map(|row| row.try_get("completed_at")).transpose()?.flatten())
 }
 
 /// Completes this document's erasure, if nothing of it is left.
@@ -194,17 +186,15 @@ pub async fn complete_due(app: &App, deadline: Deadline) -> Result<(), IngestErr
 }
 
 async fn due(app: &App, after: Uuid) -> Result<Vec<DocumentId>, DbError> {
-    app.db
-        .transaction("read unfinished erasures", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- erasures::due
-                    SELECT document_id FROM erasures WHERE completed_at IS NULL AND NOT remains AND document_id > $1
-                    ORDER BY document_id LIMIT $2",
-                    &[(&after, Type::UUID), (&PAGE, Type::INT8)],
-                )
-                .await?;
-            rows.iter().map(|row| Ok(DocumentId(row.try_get("document_id")?))).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read unfinished erasures",
+            "-- erasures::due
+            SELECT document_id FROM erasures WHERE completed_at IS NULL AND NOT remains AND document_id > $1
+            ORDER BY document_id LIMIT $2",
+            &[(&after, Type::UUID), (&PAGE, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(DocumentId(row.try_get("document_id")?))).collect()
 }

@@ -75,39 +75,37 @@ async fn show(
 /// The passage, if it stood in `revision`, stands in the active one, and `user` may read it. Its id alone says that the text
 /// is the same: an id is drawn for a text, and retires with it.
 async fn find(app: &App, user: UserId, chunk: ChunkId, revision: i32) -> Result<Option<Passage>, DbError> {
-    app.db
-        .transaction("look a citation up", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- citations::find
-                    SELECT d.id AS document_id, d.knowledge_base_id, r.number AS revision, r.content_hash,
-                        c.content_hash AS text_hash, p.byte_start, p.byte_end, c.text
-                    FROM chunk_metadata c
-                    JOIN documents d ON d.id = c.document_id
-                    JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
-                    JOIN chunk_positions p ON p.chunk_id = c.id AND p.revision = d.active_revision
-                    JOIN knowledge_base_members m ON m.knowledge_base_id = d.knowledge_base_id AND m.user_id = $2
-                    WHERE c.id = $1 AND $3 BETWEEN c.first_revision AND d.active_revision",
-                    &[(&chunk.0, Type::UUID), (&user.0, Type::UUID), (&revision, Type::INT4)],
-                )
-                .await?;
-            let Some(row) = row else { return Ok(None) };
-            let hash = |column: &'static str| -> Result<ContentHash, DbError> {
-                row.try_get::<_, &[u8]>(column)?.try_into().map_err(DbError::column(column))
-            };
-            Ok(Some(Passage {
-                document_id: DocumentId(row.try_get("document_id")?),
-                knowledge_base: KnowledgeBaseId(row.try_get("knowledge_base_id")?),
-                revision: row.try_get("revision")?,
-                content_hash: hash("content_hash")?,
-                text_hash: hash("text_hash")?,
-                byte_range: ByteRange {
-                    // The table's check keeps them from being negative.
-                    start: row.try_get::<_, i64>("byte_start")?.cast_unsigned(),
-                    end: row.try_get::<_, i64>("byte_end")?.cast_unsigned(),
-                },
-                text: row.try_get("text")?,
-            }))
-        })
-        .await
+    let row = app
+        .db
+        .query_opt(
+            "look a citation up",
+            "-- citations::find
+            SELECT d.id AS document_id, d.knowledge_base_id, r.number AS revision, r.content_hash,
+                c.content_hash AS text_hash, p.byte_start, p.byte_end, c.text
+            FROM chunk_metadata c
+            JOIN documents d ON d.id = c.document_id
+            JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
+            JOIN chunk_positions p ON p.chunk_id = c.id AND p.revision = d.active_revision
+            JOIN knowledge_base_members m ON m.knowledge_base_id = d.knowledge_base_id AND m.user_id = $2
+            WHERE c.id = $1 AND $3 BETWEEN c.first_revision AND d.active_revision",
+            &[(&chunk.0, Type::UUID), (&user.0, Type::UUID), (&revision, Type::INT4)],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let hash = |column: &'static str| -> Result<ContentHash, DbError> {
+        row.try_get::<_, &[u8]>(column)?.try_into().map_err(DbError::column(column))
+    };
+    Ok(Some(Passage {
+        document_id: DocumentId(row.try_get("document_id")?),
+        knowledge_base: KnowledgeBaseId(row.try_get("knowledge_base_id")?),
+        revision: row.try_get("revision")?,
+        content_hash: hash("content_hash")?,
+        text_hash: hash("text_hash")?,
+        byte_range: ByteRange {
+            // The table's check keeps them from being negative.
+            start: row.try_get::<_, i64>("byte_start")?.cast_unsigned(),
+            end: row.try_get::<_, i64>("byte_end")?.cast_unsigned(),
+        },
+        text: row.try_get("text")?,
+    }))
 }

@@ -62,43 +62,43 @@ pub(crate) async fn hydrate(
     let condition = Condition::new(view.filter.as_ref(), 9);
     let statement = format!(
         "-- query::hydrate
-            WITH {SCOPE}, joined AS (
-                SELECT c.id, c.rank, p.ordinal, p.byte_start, p.byte_end, p.page, p.heading_path,
-                    d.id AS document_id, d.title, d.source_uri, d.knowledge_base_id,
-                    r.number AS revision, r.content_hash,
-                    coalesce(r.finished_at > now() - interval '1 minute', true) AS fresh, ({}) AS passes
-                FROM unnest($3::uuid[]) WITH ORDINALITY AS c (id, rank)
-                JOIN chunk_positions p ON p.chunk_id = c.id
-                JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision
-                JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
-                WHERE d.knowledge_base_id IN (SELECT id FROM scope)
-                    AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[]))
-            ), marked AS (
-                SELECT j.*, passes AND rank > $5 AND rank <= $6 AND row_number() OVER (
-                    PARTITION BY passes, CASE WHEN $7 THEN document_id ELSE id END ORDER BY rank
-                ) = 1 AS possible
-                FROM joined j
-            ), counted AS (
-                SELECT m.*, possible AND count(*) FILTER (WHERE possible) OVER (ORDER BY rank) <= $8 AS wanted
-                FROM marked m
-            )
-            SELECT (SELECT array_agg(id ORDER BY id) FROM scope) AS readable,
-                n.id AS chunk_id, n.document_id, n.revision, n.fresh, n.passes, n.wanted, n.byte_start, n.byte_end, n.page,
-                n.knowledge_base_id, n.content_hash,
-                CASE WHEN n.wanted THEN n.title END AS title, CASE WHEN n.wanted THEN n.source_uri END AS source_uri,
-                CASE WHEN n.wanted THEN n.heading_path END AS heading_path, m.text, around.chunks AS around
-            FROM (SELECT 1) AS one
-            LEFT JOIN counted n ON true
-            LEFT JOIN chunk_metadata m ON m.id = n.id AND n.wanted
-            LEFT JOIN LATERAL (
-                SELECT jsonb_agg(jsonb_build_object('chunk_id', o.chunk_id, 'distance', o.ordinal - n.ordinal,
-                    'text', om.text, 'byte_range', jsonb_build_object('start', o.byte_start, 'end', o.byte_end),
-                    'page', o.page, 'heading_path', o.heading_path) ORDER BY o.ordinal) AS chunks
-                FROM chunk_positions o JOIN chunk_metadata om ON om.id = o.chunk_id
-                WHERE n.wanted AND $9 > 0 AND o.document_id = n.document_id AND o.revision = n.revision
-                    AND o.ordinal BETWEEN n.ordinal - $9 AND n.ordinal + $9 AND o.ordinal <> n.ordinal
-            ) AS around ON true
-            ORDER BY n.rank",
+        WITH {SCOPE}, joined AS (
+            SELECT c.id, c.rank, p.ordinal, p.byte_start, p.byte_end, p.page, p.heading_path,
+                d.id AS document_id, d.title, d.source_uri, d.knowledge_base_id,
+                r.number AS revision, r.content_hash,
+                coalesce(r.finished_at > now() - interval '1 minute', true) AS fresh, ({}) AS passes
+            FROM unnest($3::uuid[]) WITH ORDINALITY AS c (id, rank)
+            JOIN chunk_positions p ON p.chunk_id = c.id
+            JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision
+            JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
+            WHERE d.knowledge_base_id IN (SELECT id FROM scope)
+                AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[]))
+        ), marked AS (
+            SELECT j.*, passes AND rank > $5 AND rank <= $6 AND row_number() OVER (
+                PARTITION BY passes, CASE WHEN $7 THEN document_id ELSE id END ORDER BY rank
+            ) = 1 AS possible
+            FROM joined j
+        ), counted AS (
+            SELECT m.*, possible AND count(*) FILTER (WHERE possible) OVER (ORDER BY rank) <= $8 AS wanted
+            FROM marked m
+        )
+        SELECT (SELECT array_agg(id ORDER BY id) FROM scope) AS readable,
+            n.id AS chunk_id, n.document_id, n.revision, n.fresh, n.passes, n.wanted, n.byte_start, n.byte_end, n.page,
+            n.knowledge_base_id, n.content_hash,
+            CASE WHEN n.wanted THEN n.title END AS title, CASE WHEN n.wanted THEN n.source_uri END AS source_uri,
+            CASE WHEN n.wanted THEN n.heading_path END AS heading_path, m.text, around.chunks AS around
+        FROM (SELECT 1) AS one
+        LEFT JOIN counted n ON true
+        LEFT JOIN chunk_metadata m ON m.id = n.id AND n.wanted
+        LEFT JOIN LATERAL (
+            SELECT jsonb_agg(jsonb_build_object('chunk_id', o.chunk_id, 'distance', o.ordinal - n.ordinal,
+                'text', om.text, 'byte_range', jsonb_build_object('start', o.byte_start, 'end', o.byte_end),
+                'page', o.page, 'heading_path', o.heading_path) ORDER BY o.ordinal) AS chunks
+            FROM chunk_positions o JOIN chunk_metadata om ON om.id = o.chunk_id
+            WHERE n.wanted AND $9 > 0 AND o.document_id = n.document_id AND o.revision = n.revision
+                AND o.ordinal BETWEEN n.ordinal - $9 AND n.ordinal + $9 AND o.ordinal <> n.ordinal
+        ) AS around ON true
+        ORDER BY n.rank",
         condition.text
     );
     let mut parameters: Vec<shared::db::Parameter<'_>> = vec![
@@ -113,7 +113,7 @@ pub(crate) async fn hydrate(
         (&context, Type::INT8),
     ];
     parameters.extend(condition.parameters());
-    let rows = db.read("hydrate candidates", &statement, &parameters).await?;
+    let rows = db.query("hydrate candidates", &statement, &parameters).await?;
     let first = rows.first().ok_or(DbError::RowCount { statement: "query::hydrate", rows: 0 })?;
     let mut joined =
         Joined { readable: readable(first, view)?, alive: Vec::new(), left_out: Vec::new(), hits: Vec::new() };
@@ -135,7 +135,7 @@ pub(crate) async fn hydrate(
 pub(crate) async fn anything(db: &Db, knowledge_bases: &[KnowledgeBaseId]) -> Result<bool, QueryError> {
     let ids: Vec<Uuid> = knowledge_bases.iter().map(|id| id.0).collect();
     let rows = db
-        .read(
+        .query(
             "look for active documents",
             "-- query::anything
             SELECT FROM documents WHERE knowledge_base_id = ANY ($1::uuid[]) AND active_revision IS NOT NULL LIMIT 1",

@@ -25,16 +25,16 @@ pub(crate) async fn search(db: &Db, view: &View, question: &str, limit: usize) -
     let condition = Condition::new(view.filter.as_ref(), 5);
     let statement = format!(
         "-- query::lexical
-            WITH {SCOPE}, question AS (SELECT $3::tsquery AS words)
-            SELECT m.id, ts_rank(m.words, q.words, 1) AS score
-            FROM question q
-            JOIN chunk_metadata m ON m.words @@ q.words
-            JOIN chunk_positions p ON p.chunk_id = m.id
-            JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision
-            JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
-            WHERE d.knowledge_base_id IN (SELECT id FROM scope)
-                AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[])) AND {}
-            ORDER BY score DESC, m.id LIMIT $5",
+        WITH {SCOPE}, question AS (SELECT $3::tsquery AS words)
+        SELECT m.id, ts_rank(m.words, q.words, 1) AS score
+        FROM question q
+        JOIN chunk_metadata m ON m.words @@ q.words
+        JOIN chunk_positions p ON p.chunk_id = m.id
+        JOIN documents d ON d.id = p.document_id AND d.active_revision = p.revision
+        JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
+        WHERE d.knowledge_base_id IN (SELECT id FROM scope)
+            AND ($4::uuid[] IS NULL OR d.id = ANY ($4::uuid[])) AND {}
+        ORDER BY score DESC, m.id LIMIT $5",
         condition.text
     );
     let mut parameters: Vec<shared::db::Parameter<'_>> = vec![
@@ -45,7 +45,7 @@ pub(crate) async fn search(db: &Db, view: &View, question: &str, limit: usize) -
         (&limit, Type::INT8),
     ];
     parameters.extend(condition.parameters());
-    let rows = db.read("search words", &statement, &parameters).await?;
+    let rows = db.query("search words", &statement, &parameters).await?;
     let scored = |row: &tokio_postgres::Row| -> Result<Scored, DbError> {
         Ok(Scored { id: ChunkId(row.try_get("id")?), score: row.try_get("score")? })
     };

@@ -110,15 +110,15 @@ async fn resolve(
         if view.filter.is_some() { i64::try_from(documents_max).unwrap_or(i64::MAX).saturating_add(1) } else { 0 };
     let statement = format!(
         "-- query::scope
-            WITH {SCOPE}
-            SELECT (SELECT array_agg(id ORDER BY id) FROM scope) AS readable,
-                (SELECT array_agg(id) FROM (
-                    SELECT d.id FROM documents d
-                    JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
-                    WHERE d.knowledge_base_id IN (SELECT id FROM scope)
-                        AND ($3::uuid[] IS NULL OR d.id = ANY ($3::uuid[])) AND {}
-                    LIMIT $4
-                ) AS passing) AS matching",
+        WITH {SCOPE}
+        SELECT (SELECT array_agg(id ORDER BY id) FROM scope) AS readable,
+            (SELECT array_agg(id) FROM (
+                SELECT d.id FROM documents d
+                JOIN document_revisions r ON r.document_id = d.id AND r.number = d.active_revision
+                WHERE d.knowledge_base_id IN (SELECT id FROM scope)
+                    AND ($3::uuid[] IS NULL OR d.id = ANY ($3::uuid[])) AND {}
+                LIMIT $4
+            ) AS passing) AS matching",
         condition.text
     );
     let mut parameters: Vec<shared::db::Parameter<'_>> = vec![
@@ -128,7 +128,7 @@ async fn resolve(
         (&limit, Type::INT8),
     ];
     parameters.extend(condition.parameters());
-    let rows = db.read("resolve scope", &statement, &parameters).await?;
+    let rows = db.query("resolve scope", &statement, &parameters).await?;
     let row = rows.first().ok_or(DbError::RowCount { statement: "query::scope", rows: 0 })?;
     let matching: Option<Vec<Uuid>> = row.try_get("matching").map_err(DbError::from)?;
     let matching: Vec<DocumentId> = matching.unwrap_or_default().into_iter().map(DocumentId).collect();

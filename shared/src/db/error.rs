@@ -30,12 +30,12 @@ pub enum DbError {
     /// It took longer than a transaction may; COMMIT was not sent.
     #[error("the transaction took too long")]
     Timeout,
-    /// A statement changed another number of rows than it must.
-    #[error("{statement} changed {rows} rows")]
+    /// A statement changed or returned another number of rows than it must.
+    #[error("{statement}: {rows} rows")]
     RowCount {
         /// The statement's name.
         statement: &'static str,
-        /// The rows that it changed.
+        /// The rows.
         rows: u64,
     },
     /// A column holds a value that its constraint or ours should have kept out.

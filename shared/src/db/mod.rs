@@ -8,7 +8,7 @@
 mod connect;
 mod error;
 pub mod migrations;
-mod read;
+mod query;
 mod tls;
 
 use std::{
@@ -22,7 +22,7 @@ use tokio_postgres::Transaction;
 use self::connect::Connector;
 pub use self::{
     error::{DbError, constraint},
-    read::Parameter,
+    query::Parameter,
 };
 use crate::{
     config::{ConfigError, DatabaseConfig},
@@ -97,12 +97,14 @@ impl Db {
         F: AsyncFn(&Transaction<'_>) -> Result<T, E>,
     {
         self.retries.note_call();
-        let mut attempt = 1;
+        let mut attempts = 1;
         loop {
             let committing = AtomicBool::new(false);
             let own = Deadline::after(self.transaction_timeout);
             let end = self.deadline().map_or(own, |deadline| deadline.min(own));
-            let run = tokio::time::timeout_at(end.instant(), self.attempt(&work, &committing));
+            // On the heap: statements that are sent one behind the other are large futures.
+            let attempt = Box::pin(self.attempt(&work, &committing));
+            let run = tokio::time::timeout_at(end.instant(), attempt);
             let error = match run.await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
@@ -110,14 +112,14 @@ impl Db {
                 Err(_) => return Err(DbError::Timeout.into()),
             };
             let again = error.as_db_error().is_some_and(DbError::nothing_was_done);
-            let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempt);
+            let pause = retry::pause(BACKOFF_FIRST, BACKOFF_MAX, attempts);
             let in_time = self.deadline().is_none_or(|deadline| pause < deadline.remaining());
-            if !again || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
+            if !again || attempts >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
                 return Err(error);
             }
-            tracing::warn!(db.transaction = name, db.attempt = attempt, error = %error.as_db_error().map_or_else(String::new, |e| crate::problem::Causes(e).to_string()), "transaction tried again");
+            tracing::warn!(db.transaction = name, db.attempt = attempts, error = %error.as_db_error().map_or_else(String::new, |e| crate::problem::Causes(e).to_string()), "transaction tried again");
             tokio::time::sleep(pause).await;
-            attempt += 1;
+            attempts += 1;
         }
     }
 

@@ -253,28 +253,26 @@ async fn known_between(
     from: ChunkId,
     end: ChunkId,
 ) -> Result<Vec<Known>, DbError> {
-    app.db
-        .transaction("read ids to compare", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- audit::known_between
-                    SELECT c.id, d.knowledge_base_id, c.document_id, EXISTS (
-                        SELECT FROM chunk_positions p WHERE p.chunk_id = c.id AND p.revision = d.active_revision
-                    ) AS active
-                    FROM chunk_metadata c JOIN documents d ON d.id = c.document_id
-                    WHERE c.id BETWEEN $1 AND $2 AND ($3::uuid IS NULL OR d.knowledge_base_id = $3)
-                    ORDER BY c.id LIMIT $4",
-                    &[
-                        (&from.0, Type::UUID),
-                        (&end.0, Type::UUID),
-                        (&scope.map(|id| id.0), Type::UUID),
-                        (&i64::from(PAGE), Type::INT8),
-                    ],
-                )
-                .await?;
-            rows.iter().map(Known::from_row).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read ids to compare",
+            "-- audit::known_between
+            SELECT c.id, d.knowledge_base_id, c.document_id, EXISTS (
+                SELECT FROM chunk_positions p WHERE p.chunk_id = c.id AND p.revision = d.active_revision
+            ) AS active
+            FROM chunk_metadata c JOIN documents d ON d.id = c.document_id
+            WHERE c.id BETWEEN $1 AND $2 AND ($3::uuid IS NULL OR d.knowledge_base_id = $3)
+            ORDER BY c.id LIMIT $4",
+            &[
+                (&from.0, Type::UUID),
+                (&end.0, Type::UUID),
+                (&scope.map(|id| id.0), Type::UUID),
+                (&i64::from(PAGE), Type::INT8),
+            ],
+        )
+        .await?;
+    rows.iter().map(Known::from_row).collect()
 }
 
 /// What PostgreSQL holds of these ids, of whichever knowledge base; and which of them are on the list of retired points, or

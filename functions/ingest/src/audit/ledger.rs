@@ -108,49 +108,44 @@ pub(super) async fn take_over_cut(app: &App, lease: Duration) -> Result<Option<L
 /// Whether everything must be audited again: one has not ended, or the last is older than `interval`.
 pub(super) async fn is_due(app: &App, interval: Duration) -> Result<bool, DbError> {
     let interval_s = interval.as_secs_f64();
-    app.db
-        .transaction("look for a due audit", async move |tx| {
-            let row = tx
-                .query_typed_one(
-                    "-- audits::is_due
-                    SELECT NOT EXISTS (
-                        SELECT FROM audits
-                        WHERE knowledge_base_id IS NULL AND finished_at > now() - make_interval(secs => $1)
-                    )",
-                    &[(&interval_s, Type::FLOAT8)],
-                )
-                .await?;
-            Ok(row.try_get(0)?)
-        })
-        .await
+    let row = app
+        .db
+        .query_one(
+            "look for a due audit",
+            "-- audits::is_due
+            SELECT NOT EXISTS (
+                SELECT FROM audits
+                WHERE knowledge_base_id IS NULL AND finished_at > now() - make_interval(secs => $1)
+            )",
+            &[(&interval_s, Type::FLOAT8)],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
 }
 
 /// How far the audit is.
 pub(super) async fn place(app: &App, lease: Lease) -> Result<Place, IngestError> {
-    app.db
-        .transaction("read audit's place", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- audits::place
-                    SELECT next_id, merged, expected_digest, found_digest FROM audits
-                    WHERE id = $1 AND fence = $2 AND finished_at IS NULL",
-                    &[(&lease.id, Type::INT8), (&lease.fence, Type::INT8)],
-                )
-                .await
-                .map_err(DbError::from)?
-                .ok_or(IngestError::AuditLost)?;
-            let read = |row: &Row| -> Result<Place, DbError> {
-                let merged: bool = row.try_get("merged")?;
-                let next = ChunkId(row.try_get("next_id")?);
-                Ok(Place {
-                    next: (!merged).then_some(next),
-                    expected_digest: hash(row, "expected_digest")?,
-                    found_digest: hash(row, "found_digest")?,
-                })
-            };
-            Ok(read(&row)?)
+    let row = app
+        .db
+        .query_opt(
+            "read audit's place",
+            "-- audits::place
+            SELECT next_id, merged, expected_digest, found_digest FROM audits
+            WHERE id = $1 AND fence = $2 AND finished_at IS NULL",
+            &[(&lease.id, Type::INT8), (&lease.fence, Type::INT8)],
+        )
+        .await?
+        .ok_or(IngestError::AuditLost)?;
+    let read = |row: &Row| -> Result<Place, DbError> {
+        let merged: bool = row.try_get("merged")?;
+        let next = ChunkId(row.try_get("next_id")?);
+        Ok(Place {
+            next: (!merged).then_some(next),
+            expected_digest: hash(row, "expected_digest")?,
+            found_digest: hash(row, "found_digest")?,
         })
-        .await
+    };
+    Ok(read(&row)?)
 }
 
 /// Gives the lease back; nobody goes on with the audit before `pause` is over.
@@ -216,13 +211,9 @@ const AUDIT: &str = "
 
 /// The audit.
 pub(super) async fn require(app: &App, id: i64) -> Result<Audit, IngestError> {
-    app.db
-        .transaction("read audit", async move |tx| {
-            let statement = format!("-- audits::require{AUDIT} WHERE id = $1");
-            let row = tx.query_typed_one(&statement, &[(&id, Type::INT8)]).await.map_err(DbError::from)?;
-            Ok(audit_from(&row)?)
-        })
-        .await
+    let statement = format!("-- audits::require{AUDIT} WHERE id = $1");
+    let row = app.db.query_one("read audit", &statement, &[(&id, Type::INT8)]).await?;
+    Ok(audit_from(&row)?)
 }
 
 /// The last audit that has compared this knowledge base, with its counts for it.

@@ -96,21 +96,19 @@ struct Total {
 }
 
 async fn total(app: &App, lease: Lease) -> Result<Total, DbError> {
-    app.db
-        .transaction("count orphans", async move |tx| {
-            let row = tx
-                .query_typed_one(
-                    "-- orphaned_points::total
-                    SELECT count(DISTINCT COALESCE(document_id, chunk_id)) AS documents, count(*) AS points
-                    FROM orphaned_points
-                    WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
-                        AND ($2::uuid IS NULL OR knowledge_base_id = $2)",
-                    &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID)],
-                )
-                .await?;
-            Ok(Total { documents: row.try_get("documents")?, points: row.try_get("points")? })
-        })
-        .await
+    let row = app
+        .db
+        .query_one(
+            "count orphans",
+            "-- orphaned_points::total
+            SELECT count(DISTINCT COALESCE(document_id, chunk_id)) AS documents, count(*) AS points
+            FROM orphaned_points
+            WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
+                AND ($2::uuid IS NULL OR knowledge_base_id = $2)",
+            &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID)],
+        )
+        .await?;
+    Ok(Total { documents: row.try_get("documents")?, points: row.try_get("points")? })
 }
 
 /// The undecided orphans of one knowledge base.
@@ -121,29 +119,27 @@ struct Group {
 
 /// The knowledge bases with orphans of more documents than are removed unasked: at most one for each eleven orphans.
 async fn groups(app: &App, lease: Lease) -> Result<Vec<Group>, DbError> {
-    app.db
-        .transaction("count orphans of each", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- orphaned_points::groups
-                    SELECT knowledge_base_id, count(*) AS points
-                    FROM orphaned_points
-                    WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
-                        AND ($2::uuid IS NULL OR knowledge_base_id = $2)
-                    GROUP BY knowledge_base_id HAVING count(DISTINCT COALESCE(document_id, chunk_id)) > $3",
-                    &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID), (&DOCUMENTS_MAX, Type::INT8)],
-                )
-                .await?;
-            rows.iter()
-                .map(|row| {
-                    Ok(Group {
-                        knowledge_base: row.try_get::<_, Option<Uuid>>("knowledge_base_id")?.map(KnowledgeBaseId),
-                        points: row.try_get("points")?,
-                    })
-                })
-                .collect()
+    let rows = app
+        .db
+        .query(
+            "count orphans of each",
+            "-- orphaned_points::groups
+            SELECT knowledge_base_id, count(*) AS points
+            FROM orphaned_points
+            WHERE condemned_by IS NULL AND first_audit_id <= $1 AND last_audit_id >= $1
+                AND ($2::uuid IS NULL OR knowledge_base_id = $2)
+            GROUP BY knowledge_base_id HAVING count(DISTINCT COALESCE(document_id, chunk_id)) > $3",
+            &[(&lease.id, Type::INT8), (&lease.scope.map(|id| id.0), Type::UUID), (&DOCUMENTS_MAX, Type::INT8)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Group {
+                knowledge_base: row.try_get::<_, Option<Uuid>>("knowledge_base_id")?.map(KnowledgeBaseId),
+                points: row.try_get("points")?,
+            })
         })
-        .await
+        .collect()
 }
 
 /// Lets the removals that an audit withheld go on, and does what can be done of them in time; the sweeper does the rest.
@@ -203,18 +199,16 @@ pub(super) async fn remove(app: &App, deadline: Deadline) -> Result<(), IngestEr
 }
 
 async fn condemned(app: &App) -> Result<Vec<ChunkId>, DbError> {
-    app.db
-        .transaction("read condemned points", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- orphaned_points::condemned
-                    SELECT chunk_id FROM orphaned_points WHERE condemned_by IS NOT NULL ORDER BY chunk_id LIMIT $1",
-                    &[(&PAGE, Type::INT8)],
-                )
-                .await?;
-            rows.iter().map(|row| Ok(ChunkId(row.try_get("chunk_id")?))).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read condemned points",
+            "-- orphaned_points::condemned
+            SELECT chunk_id FROM orphaned_points WHERE condemned_by IS NOT NULL ORDER BY chunk_id LIMIT $1",
+            &[(&PAGE, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(ChunkId(row.try_get("chunk_id")?))).collect()
 }
 
 async fn forget(app: &App, ids: &[ChunkId], removed: &[ChunkId]) -> Result<(), DbError> {

@@ -77,40 +77,35 @@ async fn active(
     ids: &[ChunkId],
 ) -> Result<(Vec<Pending>, Vec<Collection>), DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    app.db
-        .transaction("read drifted chunks", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- audit::active_chunks
-                    SELECT c.id, p.ordinal, c.text, p.heading_path
-                    FROM documents d
-                    JOIN chunk_positions p ON p.document_id = d.id AND p.revision = d.active_revision
-                    JOIN chunk_metadata c ON c.id = p.chunk_id
-                    WHERE d.id = $1 AND c.id = ANY($2)",
-                    &[(&document.0, Type::UUID), (&ids, Type::UUID_ARRAY)],
-                )
-                .await?;
-            let targets = collections::targets(tx).await?;
-            let pending = rows.iter().map(|row| Pending::from_row(row, knowledge_base, document));
-            Ok((pending.collect::<Result<_, _>>()?, targets))
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read drifted chunks",
+            "-- audit::active_chunks
+            SELECT c.id, p.ordinal, c.text, p.heading_path
+            FROM documents d
+            JOIN chunk_positions p ON p.document_id = d.id AND p.revision = d.active_revision
+            JOIN chunk_metadata c ON c.id = p.chunk_id
+            WHERE d.id = $1 AND c.id = ANY($2)",
+            &[(&document.0, Type::UUID), (&ids, Type::UUID_ARRAY)],
+        )
+        .await?;
+    let pending = rows.iter().map(|row| Pending::from_row(row, knowledge_base, document));
+    Ok((pending.collect::<Result<_, _>>()?, collections::read(app).await?))
 }
 
 /// Those of these ids that PostgreSQL does not know.
 pub(super) async fn gone(app: &App, ids: &[ChunkId]) -> Result<Vec<ChunkId>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    app.db
-        .transaction("find dead ids", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- audit::dead_ids
-                    SELECT id FROM unnest($1) AS asked (id)
-                    WHERE NOT EXISTS (SELECT FROM chunk_metadata c WHERE c.id = asked.id)",
-                    &[(&ids, Type::UUID_ARRAY)],
-                )
-                .await?;
-            rows.iter().map(|row| Ok(ChunkId(row.try_get("id")?))).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "find dead ids",
+            "-- audit::dead_ids
+            SELECT id FROM unnest($1) AS asked (id)
+            WHERE NOT EXISTS (SELECT FROM chunk_metadata c WHERE c.id = asked.id)",
+            &[(&ids, Type::UUID_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(ChunkId(row.try_get("id")?))).collect()
 }

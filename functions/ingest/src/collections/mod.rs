@@ -7,7 +7,7 @@
 //! | previous | no, it was | yes, for a rollback | `finish`, or the next build's end |
 //! | leaving | no | no | dropped by its own name |
 //!
-//! Whoever writes or removes points asks for the targets in the transaction that reads the chunks, after it has read them.
+//! Whoever writes or removes points reads which collections there are after it has read the chunks.
 //! So a chunk that is written without regard to a build was committed before that build began to read chunks, and the build
 //! reads it; all others are written to both.
 
@@ -104,20 +104,18 @@ pub(crate) fn no_embedder(space: &Space) -> IngestError {
 ///
 /// One that is building counts once it was made: it reads its first chunk after that, and so the chunks that were read
 /// here before.
-pub(crate) async fn targets(tx: &Transaction<'_>) -> Result<Vec<Collection>, DbError> {
-    let rows = tx
-        .query_typed(
-            "-- collections::targets
+pub(crate) async fn read(app: &App) -> Result<Vec<Collection>, DbError> {
+    let rows = app
+        .db
+        .query(
+            "read collections",
+            "-- collections::read
             SELECT id, name, alias, model, dimension, state, made FROM collections
             WHERE state IN ('live', 'previous') OR state = 'building' AND made ORDER BY id",
             &[],
         )
         .await?;
     rows.iter().map(Collection::from_row).collect()
-}
-
-pub(crate) async fn read(app: &App) -> Result<Vec<Collection>, DbError> {
-    app.db.transaction("read collections", async move |tx| targets(tx).await).await
 }
 
 /// Sees to it that there is a collection to write to: the first one is registered, and made. One that is lost is noticed
@@ -193,15 +191,10 @@ pub(crate) async fn live(app: &App) -> Result<Arc<dyn VectorIndex>, DbError> {
 
 /// Counts the points of `part` exactly, in every collection that is not known to be gone.
 pub(crate) async fn count_everywhere(app: &App, part: Part, deadline: Deadline) -> Result<u64, IngestError> {
-    let names: Vec<String> = app
-        .db
-        .transaction("read all collections", async move |tx| {
-            let rows = tx
-                .query_typed("-- collections::not_gone\nSELECT name FROM collections WHERE state <> 'gone'", &[])
-                .await?;
-            rows.iter().map(|row| Ok(row.try_get("name")?)).collect::<Result<_, DbError>>()
-        })
-        .await?;
+    let statement = "-- collections::not_gone\nSELECT name FROM collections WHERE state <> 'gone'";
+    let rows = app.db.query("read all collections", statement, &[]).await?;
+    let names: Vec<String> =
+        rows.iter().map(|row| row.try_get("name")).collect::<Result<_, _>>().map_err(DbError::from)?;
     if names.is_empty() {
         return Ok(app.index.count_part(part, deadline).await?);
     }

@@ -49,10 +49,7 @@ pub async fn advance(tx: &Transaction<'_>, notice: &Notice) -> Result<bool, DbEr
 /// When PostgreSQL does not answer.
 pub async fn is_stale(app: &App, notice: &Notice) -> Result<bool, DbError> {
     let (id, notice) = (id(notice), notice.clone());
-    app.db
-        .transaction("look for newer event", async move |tx| {
-            let row = tx
-                .query_typed_opt(
+    let row = app.db.query_opt("look for newer event", 
                     "-- objects::is_stale
                     SELECT NOT (COALESCE(last_sequencer < $2, false) OR ($2 IS NULL AND last_version IS NOT DISTINCT FROM $3)) AS stale
                     FROM objects WHERE id = $1",
@@ -63,7 +60,5 @@ pub async fn is_stale(app: &App, notice: &Notice) -> Result<bool, DbError> {
                     ],
                 )
                 .await?;
-            Ok(row.map(|row| row.try_get("stale")).transpose()?.unwrap_or(false))
-        })
-        .await
+    Ok(row.map(|row| row.try_get("stale")).transpose()?.unwrap_or(false))
 }

@@ -105,28 +105,26 @@ pub(super) async fn made(app: &App, build: &Build) -> Result<(), IngestError> {
 
 /// The next chunks, whichever revision they stand in.
 pub(super) async fn chunks(app: &App, from: ChunkId) -> Result<Vec<Pending>, DbError> {
-    app.db
-        .transaction("read chunks to build", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- collections::chunks
-                    SELECT c.id, c.document_id, d.knowledge_base_id, c.text, p.heading_path
-                    FROM chunk_metadata c
-                    JOIN documents d ON d.id = c.document_id
-                    CROSS JOIN LATERAL (
-                        SELECT heading_path FROM chunk_positions WHERE chunk_id = c.id ORDER BY revision LIMIT 1
-                    ) p
-                    WHERE c.id >= $1 ORDER BY c.id LIMIT $2",
-                    &[(&from.0, Type::UUID), (&BATCH, Type::INT8)],
-                )
-                .await?;
-            let pending = |row: &Row| {
-                let knowledge_base = KnowledgeBaseId(row.try_get("knowledge_base_id")?);
-                Pending::from_row(row, knowledge_base, DocumentId(row.try_get("document_id")?))
-            };
-            rows.iter().map(pending).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read chunks to build",
+            "-- collections::chunks
+            SELECT c.id, c.document_id, d.knowledge_base_id, c.text, p.heading_path
+            FROM chunk_metadata c
+            JOIN documents d ON d.id = c.document_id
+            CROSS JOIN LATERAL (
+                SELECT heading_path FROM chunk_positions WHERE chunk_id = c.id ORDER BY revision LIMIT 1
+            ) p
+            WHERE c.id >= $1 ORDER BY c.id LIMIT $2",
+            &[(&from.0, Type::UUID), (&BATCH, Type::INT8)],
+        )
+        .await?;
+    let pending = |row: &Row| {
+        let knowledge_base = KnowledgeBaseId(row.try_get("knowledge_base_id")?);
+        Pending::from_row(row, knowledge_base, DocumentId(row.try_get("document_id")?))
+    };
+    rows.iter().map(pending).collect()
 }
 
 /// A batch is written.
@@ -253,29 +251,27 @@ pub(super) async fn release(app: &App, id: i64, fence: i64, pause: Duration) -> 
 
 /// What Qdrant must follow.
 pub(super) async fn unsettled(app: &App) -> Result<Unsettled, DbError> {
-    app.db
-        .transaction("read what is to follow", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- collections::unsettled
-                    SELECT id, alias, name, state FROM collections WHERE state = 'live' AND made OR state = 'leaving'",
-                    &[],
-                )
-                .await?;
-            let mut unsettled = Unsettled::default();
-            for row in rows {
-                match row.try_get("state")? {
-                    "live" => unsettled.live.push((row.try_get("alias")?, row.try_get("name")?)),
-                    _ => unsettled.leaving.push(Leaving {
-                        id: row.try_get("id")?,
-                        alias: row.try_get("alias")?,
-                        name: row.try_get("name")?,
-                    }),
-                }
-            }
-            Ok(unsettled)
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read what is to follow",
+            "-- collections::unsettled
+            SELECT id, alias, name, state FROM collections WHERE state = 'live' AND made OR state = 'leaving'",
+            &[],
+        )
+        .await?;
+    let mut unsettled = Unsettled::default();
+    for row in rows {
+        match row.try_get("state")? {
+            "live" => unsettled.live.push((row.try_get("alias")?, row.try_get("name")?)),
+            _ => unsettled.leaving.push(Leaving {
+                id: row.try_get("id")?,
+                alias: row.try_get("alias")?,
+                name: row.try_get("name")?,
+            }),
+        }
+    }
+    Ok(unsettled)
 }
 
 /// It was dropped. Its row stays, so that its name is not used again.

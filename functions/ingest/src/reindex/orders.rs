@@ -149,20 +149,18 @@ pub(super) async fn lock(tx: &Transaction<'_>) -> Result<(), DbError> {
 
 /// All collections that are not gone.
 pub(super) async fn list(app: &App) -> Result<Vec<Progress>, DbError> {
-    app.db
-        .transaction("list collections", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- collections::list
-                    SELECT name, model, dimension, state, scanned, expected, written, repaired, removed, started_at,
-                        built_at
-                    FROM collections WHERE state <> 'gone' ORDER BY id",
-                    &[],
-                )
-                .await?;
-            rows.iter().map(progress_from).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "list collections",
+            "-- collections::list
+            SELECT name, model, dimension, state, scanned, expected, written, repaired, removed, started_at,
+                built_at
+            FROM collections WHERE state <> 'gone' ORDER BY id",
+            &[],
+        )
+        .await?;
+    rows.iter().map(progress_from).collect()
 }
 
 fn progress_from(row: &Row) -> Result<Progress, DbError> {

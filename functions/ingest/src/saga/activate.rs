@@ -1,6 +1,7 @@
 //! Step 6: one transaction in which the staged revision becomes the one that queries see, the former one retires, what
 //! fell out of the text retires, and the idempotency keys get their answer. Guarded by the fence, so it happens once.
 
+use futures::TryFutureExt as _;
 use shared::{App, db::DbError, documents::IN_FLIGHT_GRACE_S, metrics};
 use tokio_postgres::{Transaction, types::Type};
 
@@ -18,15 +19,20 @@ pub(super) async fn activate(app: &App, lease: Lease) -> Result<StoredResponse, 
     let (answer, chunks, bytes) = app
         .db
         .transaction("activate revision", async move |tx| {
-            idempotency::lock_ingestion(tx, lease.document, lease.revision).await?;
-            hold(tx, lease).await?;
-            let former = retire(tx, lease).await?;
-            switch(tx, lease).await?;
+            // One is sent behind the other, and none waits for an answer: they are done in this order, and only together.
+            let ((), (), former, (), view) = tokio::try_join!(
+                biased;
+                idempotency::lock_ingestion(tx, lease.document, lease.revision).err_into(),
+                hold(tx, lease),
+                retire(tx, lease).err_into(),
+                switch(tx, lease).err_into(),
+                // A newer one may be claimed already; the answer is this one's.
+                documents::get_at(tx, lease.document, lease.revision).err_into::<IngestError>(),
+            )?;
             if let Some(former) = former {
                 drop_former(tx, lease, former).await?;
             }
-            // A newer one may be claimed already; the answer is this one's.
-            let view = documents::get_at(tx, lease.document, lease.revision).await?.ok_or(IngestError::NoDocument)?;
+            let view = view.ok_or(IngestError::NoDocument)?;
             let answer = view.answer(super::status(former.is_none()))?;
             idempotency::finish_ingestion(tx, lease.document, lease.revision, &answer).await?;
             let embedded = view.ingestion.chunks.map_or(0, |chunks| chunks.embedded);

@@ -3,11 +3,11 @@
 
 use shared::{
     App,
-    db::DbError,
+    db::{DbError, Parameter},
     deadline::Deadline,
     domain::{ChunkId, DocumentId},
 };
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use crate::{
@@ -59,38 +59,23 @@ async fn clean_page(
     after: Uuid,
     deadline: Deadline,
 ) -> Result<Option<Uuid>, IngestError> {
-    let (points, targets) = app
-        .db
-        .transaction("read retired points", async move |tx| {
-            let rows = match document {
-                Some(document) => {
-                    tx.query_typed(
-                        "-- retired_points::of_document
-                        SELECT chunk_id, due_at <= now() AS due FROM retired_points
-                        WHERE document_id = $1 AND chunk_id > $2
-                        ORDER BY chunk_id LIMIT $3",
-                        &[(&document.0, Type::UUID), (&after, Type::UUID), (&PAGE, Type::INT8)],
-                    )
-                    .await?
-                }
-                None => {
-                    tx.query_typed(
-                        "-- retired_points::due
-                        SELECT chunk_id, true AS due FROM retired_points WHERE due_at <= now() ORDER BY due_at LIMIT $1",
-                        &[(&PAGE, Type::INT8)],
-                    )
-                    .await?
-                }
-            };
-            let points = rows
-                .iter()
-                .map(|row| Ok((ChunkId(row.try_get("chunk_id")?), row.try_get("due")?)))
-                .collect::<Result<Vec<(ChunkId, bool)>, DbError>>()?;
-            // After the ids: a build that begins later does not find their chunks any more.
-            Ok::<_, DbError>((points, collections::targets(tx).await?))
-        })
-        .await?;
+    let rows = if let Some(document) = document {
+        let statement = "-- retired_points::of_document
+            SELECT chunk_id, due_at <= now() AS due FROM retired_points
+            WHERE document_id = $1 AND chunk_id > $2
+            ORDER BY chunk_id LIMIT $3";
+        let parameters: [Parameter<'_>; 3] = [(&document.0, Type::UUID), (&after, Type::UUID), (&PAGE, Type::INT8)];
+        app.db.query("read document's retired points", statement, &parameters).await?
+    } else {
+        let statement = "-- retired_points::due
+            SELECT chunk_id, true AS due FROM retired_points WHERE due_at <= now() ORDER BY due_at LIMIT $1";
+        app.db.query("read retired points", statement, &[(&PAGE, Type::INT8)]).await?
+    };
+    let point = |row: &Row| Ok((ChunkId(row.try_get("chunk_id")?), row.try_get("due")?));
+    let points: Vec<(ChunkId, bool)> = rows.iter().map(point).collect::<Result<_, DbError>>()?;
     let Some((last, _)) = points.last().copied() else { return Ok(None) };
+    // After the ids: a build that begins later does not find their chunks any more.
+    let targets = collections::read(app).await?;
     let ids: Vec<ChunkId> = points.iter().map(|(id, _)| *id).collect();
     // What was not due when it was read stays on the list, even if it is due by now: a late write may have brought it back
     // after the removal below.
@@ -98,16 +83,8 @@ async fn clean_page(
     reached(failpoint::CLEAN_BEFORE_DELETE);
     collections::remove(app, &targets, &ids, deadline).await?;
     reached(failpoint::CLEAN_DELETED);
-    app.db
-        .transaction("forget retired points", async move |tx| {
-            tx.execute_typed(
-                "-- retired_points::delete
-                DELETE FROM retired_points WHERE chunk_id = ANY($1)",
-                &[(&due, Type::UUID_ARRAY)],
-            )
-            .await?;
-            Ok::<_, DbError>(())
-        })
-        .await?;
+    let statement = "-- retired_points::delete
+        DELETE FROM retired_points WHERE chunk_id = ANY($1)";
+    app.db.query("forget retired points", statement, &[(&due, Type::UUID_ARRAY)]).await?;
     Ok(Some(last.0))
 }

@@ -106,32 +106,29 @@ async fn next(
 async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<Next, DbError> {
     // What is lost when an invocation is cut.
     let batch = i64::try_from(app.embedder.passages_at_once()).unwrap_or(i64::MAX);
-    app.db
-        .transaction("read pending chunks", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- chunks::pending
-                    SELECT c.id, p.ordinal, CASE WHEN $5 THEN c.text END AS text, p.heading_path
-                    FROM document_revisions r
-                    JOIN chunk_positions p ON p.document_id = r.document_id AND p.revision = r.number
-                    JOIN chunk_metadata c ON c.id = p.chunk_id
-                    WHERE r.document_id = $1 AND r.number = $2 AND c.first_revision = r.number
-                        AND p.ordinal > GREATEST(r.embedded_through, $3)
-                    ORDER BY p.ordinal LIMIT $4",
-                    &[
-                        (&lease.document.0, Type::UUID),
-                        (&lease.revision, Type::INT4),
-                        (&through, Type::INT4),
-                        (&batch, Type::INT8),
-                        (&texts, Type::BOOL),
-                    ],
-                )
-                .await?;
-            // After the chunks: see there.
-            let targets = collections::targets(tx).await?;
-            Ok(Next { rows, targets })
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read pending chunks",
+            "-- chunks::pending
+            SELECT c.id, p.ordinal, CASE WHEN $5 THEN c.text END AS text, p.heading_path
+            FROM document_revisions r
+            JOIN chunk_positions p ON p.document_id = r.document_id AND p.revision = r.number
+            JOIN chunk_metadata c ON c.id = p.chunk_id
+            WHERE r.document_id = $1 AND r.number = $2 AND c.first_revision = r.number
+                AND p.ordinal > GREATEST(r.embedded_through, $3)
+            ORDER BY p.ordinal LIMIT $4",
+            &[
+                (&lease.document.0, Type::UUID),
+                (&lease.revision, Type::INT4),
+                (&through, Type::INT4),
+                (&batch, Type::INT8),
+                (&texts, Type::BOOL),
+            ],
+        )
+        .await?;
+    // After the chunks: see there.
+    Ok(Next { rows, targets: collections::read(app).await? })
 }
 
 /// Writes one batch and commits the progress, if the lease is still held.
@@ -143,27 +140,26 @@ async fn write(app: &App, lease: Lease, embedded: Embedded, deadline: Deadline) 
     reached(failpoint::EMBED_BEFORE_UPSERT);
     collections::upsert(app, batch, deadline).await?;
     reached(failpoint::EMBED_UPSERTED);
-    app.db
-        .transaction("commit progress", async move |tx| {
-            let rows = tx
-                .execute_typed(
-                    "-- revisions::progress
-                    UPDATE document_revisions
-                    SET embedded_through = $4, chunks_embedded = chunks_embedded + $5
-                    WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged' AND embedded_through < $4",
-                    &[
-                        (&lease.document.0, Type::UUID),
-                        (&lease.revision, Type::INT4),
-                        (&lease.fence, Type::INT8),
-                        (&through, Type::INT4),
-                        (&count, Type::INT4),
-                    ],
-                )
-                .await
-                .map_err(DbError::from)?;
-            if rows == 1 { Ok(()) } else { Err(IngestError::Fenced) }
-        })
+    // Done twice by the same holder, it is as done once.
+    let committed = app
+        .db
+        .query_opt(
+            "commit progress",
+            "-- revisions::progress
+            UPDATE document_revisions
+            SET embedded_through = GREATEST(embedded_through, $4),
+                chunks_embedded = chunks_embedded + CASE WHEN embedded_through < $4 THEN $5 ELSE 0 END
+            WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'staged' RETURNING number",
+            &[
+                (&lease.document.0, Type::UUID),
+                (&lease.revision, Type::INT4),
+                (&lease.fence, Type::INT8),
+                (&through, Type::INT4),
+                (&count, Type::INT4),
+            ],
+        )
         .await?;
+    committed.ok_or(IngestError::Fenced)?;
     reached(failpoint::EMBED_COMMITTED);
     Ok(())
 }

@@ -107,23 +107,20 @@ fn cut(bytes: &[u8]) -> usize {
 }
 
 async fn cursor(app: &App, lease: Lease) -> Result<Cursor, IngestError> {
-    app.db
-        .transaction("find place in object", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- revisions::cursor
-                    SELECT read_bytes, read_chunks FROM document_revisions
-                    WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'claimed'",
-                    &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
-                )
-                .await
-                .map_err(DbError::from)?
-                .ok_or(IngestError::Fenced)?;
-            let bytes = row.try_get::<_, i64>("read_bytes").map_err(DbError::from)?;
-            let chunks = row.try_get("read_chunks").map_err(DbError::from)?;
-            Ok(Cursor { bytes: u64::try_from(bytes).unwrap_or_default(), chunks })
-        })
-        .await
+    let row = app
+        .db
+        .query_opt(
+            "find place in object",
+            "-- revisions::cursor
+            SELECT read_bytes, read_chunks FROM document_revisions
+            WHERE document_id = $1 AND number = $2 AND fence = $3 AND state = 'claimed'",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
+        )
+        .await?
+        .ok_or(IngestError::Fenced)?;
+    let bytes = row.try_get::<_, i64>("read_bytes").map_err(DbError::from)?;
+    let chunks = row.try_get("read_chunks").map_err(DbError::from)?;
+    Ok(Cursor { bytes: u64::try_from(bytes).unwrap_or_default(), chunks })
 }
 
 /// Commits one part's chunks, and how far the text is read.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use futures::TryFutureExt as _;
 use serde_json::Value;
 use shared::{
-    db::DbError,
+    db::{DbError, Parameter},
     documents::IN_FLIGHT_GRACE_S,
     domain::{DocumentId, KnowledgeBaseId},
 };
@@ -222,14 +223,15 @@ pub(super) async fn discard(tx: &Transaction<'_>, document: DocumentId, number: 
 }
 
 async fn discard_between(tx: &Transaction<'_>, document: DocumentId, first: i32, last: i32) -> Result<(), DbError> {
-    retire_chunks(tx, document, first, last).await?;
-    tx.execute_typed(
+    let parameters: [Parameter<'_>; 3] = [(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)];
+    let discard = tx.execute_typed(
         "-- revisions::discard
         DELETE FROM document_revisions
         WHERE document_id = $1 AND number BETWEEN $2 AND $3 AND state IN ('claimed', 'staged')",
-        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
-    )
-    .await?;
+        &parameters,
+    );
+    // One is sent behind the other, and done in this order.
+    tokio::try_join!(biased; retire_chunks(tx, document, first, last), discard.err_into())?;
     Ok(())
 }
 
@@ -241,7 +243,10 @@ pub(super) async fn retire_chunks(
     first: i32,
     last: i32,
 ) -> Result<(), DbError> {
-    tx.execute_typed(
+    let between: [Parameter<'_>; 3] = [(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)];
+    let [document, first, last] = between.clone();
+    let and_grace = [document, first, last, (&IN_FLIGHT_GRACE_S, Type::FLOAT8)];
+    let chunks = tx.execute_typed(
         "-- revisions::discard_chunks
         WITH gone AS (
             DELETE FROM chunk_metadata c USING document_revisions r
@@ -252,18 +257,17 @@ pub(super) async fn retire_chunks(
         INSERT INTO retired_points (chunk_id, knowledge_base_id, document_id, due_at)
         SELECT gone.id, d.knowledge_base_id, d.id, GREATEST(now(), gone.lease_expires_at) + make_interval(secs => $4)
         FROM gone, documents d WHERE d.id = $1",
-        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4), (&IN_FLIGHT_GRACE_S, Type::FLOAT8)],
-    )
-    .await?;
+        &and_grace,
+    );
     // Those of carried-over chunks, which stay.
-    tx.execute_typed(
+    let positions = tx.execute_typed(
         "-- positions::discard
         DELETE FROM chunk_positions p USING document_revisions r
         WHERE r.document_id = $1 AND r.number BETWEEN $2 AND $3 AND r.state IN ('claimed', 'staged')
             AND p.document_id = r.document_id AND p.revision = r.number",
-        &[(&document.0, Type::UUID), (&first, Type::INT4), (&last, Type::INT4)],
-    )
-    .await?;
+        &between,
+    );
+    tokio::try_join!(biased; chunks, positions)?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::mpsc,
 };
 
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use sha2::{Digest, Sha256};
 use shared::{
     App,
@@ -123,9 +123,13 @@ pub(super) async fn stage(
     reached(failpoint::STAGE_BEFORE);
     app.db
         .transaction("stage chunks", async move |tx| {
-            hold(tx, lease).await?;
-            revisions::discard_before(tx, lease.document, lease.revision).await?;
-            let mut standing = standing(tx, lease).await?;
+            // One is sent behind the other, and done in this order.
+            let ((), (), mut standing) = tokio::try_join!(
+                biased;
+                hold(tx, lease),
+                revisions::discard_before(tx, lease.document, lease.revision).err_into(),
+                standing(tx, lease).err_into::<IngestError>(),
+            )?;
             let mut fresh = Vec::new();
             let mut placed = Vec::with_capacity(passages.len());
             for passage in &passages {

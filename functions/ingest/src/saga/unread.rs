@@ -43,23 +43,20 @@ struct Reading {
 
 /// Looks what of the revision is still to be read, and fetches it if it is read as a whole.
 pub(super) async fn unread(app: &App, lease: Lease, deadline: Deadline) -> Result<Unread, IngestError> {
-    let reading = app
+    let row = app
         .db
-        .transaction("look for unread object", async move |tx| {
-            let row = tx
-                .query_typed_opt(
-                    "-- saga::unread
-                    SELECT r.object_bucket, r.object_key, r.object_version, r.object_etag, r.size_bytes, r.media_type,
-                        r.content_hash, d.source_uri
-                    FROM document_revisions r JOIN documents d ON d.id = r.document_id
-                    WHERE r.document_id = $1 AND r.number = $2 AND r.fence = $3 AND r.state = 'claimed'
-                        AND r.object_key IS NOT NULL",
-                    &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
-                )
-                .await?;
-            row.as_ref().map(Reading::from_row).transpose()
-        })
+        .query_opt(
+            "look for unread object",
+            "-- saga::unread
+            SELECT r.object_bucket, r.object_key, r.object_version, r.object_etag, r.size_bytes, r.media_type,
+                r.content_hash, d.source_uri
+            FROM document_revisions r JOIN documents d ON d.id = r.document_id
+            WHERE r.document_id = $1 AND r.number = $2 AND r.fence = $3 AND r.state = 'claimed'
+                AND r.object_key IS NOT NULL",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&lease.fence, Type::INT8)],
+        )
         .await?;
+    let reading = row.as_ref().map(Reading::from_row).transpose()?;
     let Some(Reading { parted, source_uri, content_hash }) = reading else { return Ok(Unread::Nothing) };
     if parted.object.in_parts(parted.format) {
         return Ok(Unread::Parts(parted));

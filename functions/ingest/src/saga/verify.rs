@@ -81,41 +81,36 @@ async fn repair(
 }
 
 async fn page(app: &App, lease: Lease, through: i32) -> Result<Vec<(i32, ChunkId)>, DbError> {
-    app.db
-        .transaction("read revision's ids", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- positions::page
-                    SELECT ordinal, chunk_id FROM chunk_positions
-                    WHERE document_id = $1 AND revision = $2 AND ordinal > $3 ORDER BY ordinal LIMIT $4",
-                    &[
-                        (&lease.document.0, Type::UUID),
-                        (&lease.revision, Type::INT4),
-                        (&through, Type::INT4),
-                        (&PAGE, Type::INT8),
-                    ],
-                )
-                .await?;
-            rows.iter().map(|row| Ok((row.try_get("ordinal")?, ChunkId(row.try_get("chunk_id")?)))).collect()
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read revision's ids",
+            "-- positions::page
+            SELECT ordinal, chunk_id FROM chunk_positions
+            WHERE document_id = $1 AND revision = $2 AND ordinal > $3 ORDER BY ordinal LIMIT $4",
+            &[
+                (&lease.document.0, Type::UUID),
+                (&lease.revision, Type::INT4),
+                (&through, Type::INT4),
+                (&PAGE, Type::INT8),
+            ],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("ordinal")?, ChunkId(row.try_get("chunk_id")?)))).collect()
 }
 
 async fn by_id(app: &App, lease: Lease, ids: Vec<Uuid>) -> Result<(Vec<Pending>, Vec<Collection>), DbError> {
-    app.db
-        .transaction("read missing chunks", async move |tx| {
-            let rows = tx
-                .query_typed(
-                    "-- chunks::by_id
-                    SELECT c.id, p.ordinal, c.text, p.heading_path
-                    FROM chunk_positions p JOIN chunk_metadata c ON c.id = p.chunk_id
-                    WHERE p.document_id = $1 AND p.revision = $2 AND p.chunk_id = ANY($3) ORDER BY p.ordinal",
-                    &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&ids, Type::UUID_ARRAY)],
-                )
-                .await?;
-            let targets = collections::targets(tx).await?;
-            let pending = rows.iter().map(|row| Pending::from_row(row, lease.knowledge_base, lease.document));
-            Ok((pending.collect::<Result<_, _>>()?, targets))
-        })
-        .await
+    let rows = app
+        .db
+        .query(
+            "read missing chunks",
+            "-- chunks::by_id
+            SELECT c.id, p.ordinal, c.text, p.heading_path
+            FROM chunk_positions p JOIN chunk_metadata c ON c.id = p.chunk_id
+            WHERE p.document_id = $1 AND p.revision = $2 AND p.chunk_id = ANY($3) ORDER BY p.ordinal",
+            &[(&lease.document.0, Type::UUID), (&lease.revision, Type::INT4), (&ids, Type::UUID_ARRAY)],
+        )
+        .await?;
+    let pending = rows.iter().map(|row| Pending::from_row(row, lease.knowledge_base, lease.document));
+    Ok((pending.collect::<Result<_, _>>()?, collections::read(app).await?))
 }

@@ -15,14 +15,14 @@ use crate::{deadline::Deadline, metrics, retry};
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl Db {
-    /// Runs one statement that changes nothing, and returns its rows. It sees one snapshot, as any single statement does.
+    /// Runs one statement by itself, and returns its rows. It sees one snapshot, as any single statement does.
     ///
-    /// Tried again as [`Db::transaction`] is; a read that was done without our knowing has left no trace. A statement that
-    /// writes may come here only where being run twice does no harm.
+    /// Tried again as [`Db::transaction`] is, and also when nobody can know whether it was done: so a statement that writes may
+    /// come here only where being run twice does no harm. `name` stands in the log.
     ///
     /// # Errors
     /// See [`DbError`].
-    pub async fn read(
+    pub async fn query(
         &self,
         name: &'static str,
         statement: &str,
@@ -33,7 +33,7 @@ impl Db {
         loop {
             let own = Deadline::after(self.transaction_timeout);
             let end = self.deadline().map_or(own, |deadline| deadline.min(own));
-            let once = self.read_once(statement, parameters);
+            let once = self.query_once(statement, parameters);
             let error = match tokio::time::timeout_at(end.instant(), once).await {
                 Ok(Ok(rows)) => return Ok(rows),
                 Ok(Err(error)) => error,
@@ -44,13 +44,42 @@ impl Db {
             if !error.nothing_was_done() || attempt >= ATTEMPTS_MAX || !in_time || !self.retries.take() {
                 return Err(error);
             }
-            tracing::warn!(db.read = name, db.attempt = attempt, error = %crate::problem::Causes(&error), "read tried again");
+            tracing::warn!(db.query = name, db.attempt = attempt, error = %crate::problem::Causes(&error), "query tried again");
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
     }
 
-    async fn read_once(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DbError> {
+    /// [`Self::query`] for a statement that has one row, or none.
+    ///
+    /// # Errors
+    /// See [`DbError`]; [`DbError::RowCount`] when there are more.
+    pub async fn query_opt(
+        &self,
+        name: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<Row>, DbError> {
+        let mut rows = self.query(name, statement, parameters).await?;
+        let row = rows.pop();
+        if rows.is_empty() { Ok(row) } else { Err(DbError::RowCount { statement: name, rows: rows.len() as u64 + 1 }) }
+    }
+
+    /// [`Self::query`] for a statement that has one row.
+    ///
+    /// # Errors
+    /// See [`DbError`]; [`DbError::RowCount`] when there are more or none.
+    pub async fn query_one(
+        &self,
+        name: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Row, DbError> {
+        let row = self.query_opt(name, statement, parameters).await?;
+        row.ok_or(DbError::RowCount { statement: name, rows: 0 })
+    }
+
+    async fn query_once(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, DbError> {
         let asked = Instant::now();
         let mut checkout = Checkout(Some(self.pool.get().await?));
         metrics::pool_wait(asked.elapsed());
