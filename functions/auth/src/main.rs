@@ -2,7 +2,9 @@
 
 use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 
-#[tokio::main]
+/// One thread for all that waits: a function has one event at a time, and a part of a processor. What computes has threads of its
+/// own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;

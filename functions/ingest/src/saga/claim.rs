@@ -86,7 +86,7 @@ async fn attempt(tx: &Transaction<'_>, request: &Request, lease: Duration) -> Re
     let Some(document) = lock_document(tx, knowledge_base, &request.source, began.map(|(id, _)| id)).await? else {
         return refuse(tx, request, fence, IngestError::DeletedMeanwhile).await;
     };
-    let unfinished = unfinished(tx, document.id).await?;
+    let unfinished = if document.latest_revision > 0 { unfinished(tx, document.id).await? } else { Vec::new() };
     if let Some(left) = lease_left(&unfinished) {
         return Err(IngestError::Busy { retry_after: left.min(LOOK_AGAIN) });
     }
