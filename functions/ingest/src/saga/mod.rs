@@ -20,6 +20,7 @@ mod clean;
 mod embed;
 mod failure;
 mod parts;
+mod passages;
 mod resume;
 mod revisions;
 mod stage;
@@ -47,7 +48,7 @@ use tokio_postgres::{Transaction, types::Type};
 use tracing::Instrument;
 
 pub(crate) use self::failure::fail_abandoned;
-use self::{ahead::Ahead, unread::Unread};
+use self::{ahead::Ahead, passages::Passages, unread::Unread};
 pub use self::{
     claim::{Claimed, Request, claim, take_over_expired},
     claim_object::{ClaimedObject, DeletedObject, Refusal, claim_object, delete_object, fail_object},
@@ -73,7 +74,7 @@ const RELEASE_MARGIN: Duration = Duration::from_secs(2);
 pub enum Step {
     /// See [`claim`].
     Claim,
-    /// See [`stage::chunks`].
+    /// See [`passages::Passages`].
     Extract,
     /// See [`stage::stage`].
     Stage,
@@ -217,8 +218,7 @@ async fn timed<T>(
 }
 
 async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
-    let mut passages = Vec::new();
-    let (mut title, mut ahead) = (None, None);
+    let (mut passages, mut ahead) = (None, None);
     let mut answer = None;
     let unread = if source.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
     let source = match &unread {
@@ -238,14 +238,15 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
         step = match (step, source) {
             (Step::Claim | Step::Extract, Some(source)) => {
                 let (begun, inputs) = Ahead::begin(app, lease, deadline).unzip();
-                let read = timed("extract", lease, stage::chunks(app, source, inputs, deadline)).await?;
-                (passages, title) = read;
+                let reading = Passages::begin(app, source, inputs, deadline);
+                passages = Some(timed("extract", lease, reading).await?);
                 ahead = begun;
                 Step::Stage
             }
             (Step::Stage, _) => {
-                let staged = stage::stage(app, lease, std::mem::take(&mut passages), title.take());
-                timed("stage", lease, staged).await?;
+                if let Some(passages) = passages.take() {
+                    timed("stage", lease, stage::stage(app, lease, passages)).await?;
+                }
                 Step::Embed
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {

@@ -9,8 +9,9 @@ use shared::{App, db::DbError, deadline::Deadline};
 use tokio_postgres::{Transaction, types::Type};
 
 use super::{
-    Lease, hold, out_of_time, revisions,
-    stage::{self, Passage},
+    Lease, hold, out_of_time,
+    passages::{self, Passage},
+    revisions, stage,
     unread::{PartedObject, shifted},
 };
 use crate::{
@@ -70,9 +71,9 @@ async fn go_on(app: &App, lease: Lease, parted: &PartedObject, deadline: Deadlin
         let (format, embedder) = (parted.format, app.embedder.clone());
         let work = move || match extract::extract(&part, format) {
             Ok(extracted) => {
-                let limits = stage::limits(embedder.as_ref());
+                let limits = passages::limits(embedder.as_ref());
                 let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
-                Ok(Passage::all(chunks, None))
+                Ok(Passage::each(chunks, None).collect())
             }
             // White space; whether there is anything else is known at the end.
             Err(ExtractError::Empty) => Ok(Vec::new()),

@@ -1,180 +1,115 @@
-//! Steps 2 and 3: read the document, cut it into chunks, and commit those with their new ids. From then on it is this text
-//! that counts: what is older and unfinished is discarded in the same transaction.
+//! Step 3: commit the chunks with their new ids. From then on it is this text that counts: what is older and unfinished is
+//! discarded in the same transaction.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::mpsc,
-};
+use std::collections::{HashMap, VecDeque};
 
-use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
-use sha2::{Digest, Sha256};
-use shared::{
-    App,
-    db::DbError,
-    deadline::Deadline,
-    domain::ChunkId,
-    embed::Embedder,
-    sparse::{self, Terms, TsVector},
-};
+use futures::TryFutureExt as _;
+use shared::{App, db::DbError, domain::ChunkId, sparse::TsVector};
+use tokio::sync::Mutex;
 use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
-use super::{Lease, ahead::Inputs, hold, revisions};
-use crate::{
-    chunk::{self, Chunk, Limits},
-    error::IngestError,
-    extract::{self, Job, sandbox::Sandbox},
-    failpoint::{self, reached},
-    request::Source,
+use super::{
+    Lease, hold,
+    passages::{Passage, Passages},
+    revisions,
 };
-
-/// Tokens of a chunk with its heading path, also for models that read more: a passage that is about one thing is found
-/// better, and cited more exactly, than one about many.
-const CHUNK_TOKENS_MAX: usize = 512;
+use crate::{
+    error::IngestError,
+    failpoint::{self, reached},
+};
 
 /// Rows of one INSERT: few round trips, and a message of some hundred kilobytes.
 const ROWS_PER_INSERT: usize = 500;
 
-/// INSERTs on their way: PostgreSQL has the next one when it has done one.
-const INSERTS_AT_ONCE: usize = 2;
-
 /// Separates headings in the one text that carries a path to PostgreSQL. Heading paths have no control characters.
 const PATH_SEPARATOR: &str = "\u{1f}";
 
-/// Reads and cuts. Pure, and off the async threads: a large document takes a second.
-pub(super) async fn chunks(
-    app: &App,
-    source: &Source,
-    ahead: Option<Inputs>,
-    deadline: Deadline,
-) -> Result<(Vec<Passage>, Option<String>), IngestError> {
-    let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
-    let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
-    let job = Job { limits, charset: source.charset.clone(), ..Job::new(source.format) };
-    let contained = if source.format.is_contained() {
-        Some(Sandbox::new(config.clone()).extract(bytes.clone(), job.clone(), deadline).await?)
-    } else {
-        None
-    };
-    let given = source.title.clone();
-    let (cut_chunks, chunks) = mpsc::channel();
-    let cut = move || {
-        let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
-        let limits = self::limits(embedder.as_ref());
-        let count = |text: &str| embedder.count_tokens(text);
-        let title = given.as_ref().map(shared::domain::Title::as_str);
-        let each = |limits, give: &mut dyn FnMut(Chunk)| chunk::each_chunk(&extracted, limits, &count, give);
-        // The receiver is gone only when it has panicked, which is an error below.
-        let mut give = |chunk| drop(cut_chunks.send(chunk));
-        chunk::under_title(title, limits, &count, each, &mut give)?;
-        Ok::<_, IngestError>(extracted.title)
-    };
-    // Beside the cutting, which takes about as long.
-    let passages = tokio::task::spawn_blocking(move || Passage::all(chunks, ahead.as_ref()));
-    let both = async { tokio::join!(tokio::task::spawn_blocking(cut), passages) };
-    match tokio::time::timeout_at(deadline.instant(), both).await {
-        Ok((title, passages)) => {
-            let title = title.map_err(IngestError::Panicked)??;
-            Ok((passages.map_err(IngestError::Panicked)?, title))
-        }
-        Err(_) => Err(IngestError::OutOfTime),
-    }
-}
-
-/// How large a chunk may be for this embedder.
-pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
-    Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
-}
-
-/// A chunk, and what is stored beside it and follows from its text.
-pub(super) struct Passage {
-    pub(super) chunk: Chunk,
-    /// SHA-256 of what is embedded.
-    hash: [u8; 32],
-    words: TsVector,
-}
-
-impl Passage {
-    /// Of each chunk; who is `ahead` hears of it at once. Not for the async threads.
-    pub(super) fn all(chunks: impl IntoIterator<Item = Chunk>, ahead: Option<&Inputs>) -> Vec<Self> {
-        let mut words = sparse::Passages::default();
-        let passage = |chunk: Chunk| {
-            let input = chunk::embedding_input(&chunk.heading_path, &chunk.text);
-            let above = input.strip_suffix(&chunk.text).unwrap_or_default();
-            let Terms { weights, lexemes } = words.terms(above, &chunk.text);
-            let hash = Sha256::digest(&input).into();
-            if let Some(ahead) = ahead {
-                ahead.push(input, weights);
-            }
-            Self { hash, words: lexemes, chunk }
-        };
-        chunks.into_iter().map(passage).collect()
-    }
-}
-
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
 /// vector; the others get a new one, committed here before any point is written. Whoever takes the work over finds them staged and goes on behind this step.
-pub(super) async fn stage(
-    app: &App,
-    lease: Lease,
-    passages: Vec<Passage>,
-    title: Option<String>,
-) -> Result<(), IngestError> {
+///
+/// A new document's are inserted while the rest is being cut. Another's document is locked, and that not before all are cut.
+pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result<(), IngestError> {
     reached(failpoint::STAGE_BEFORE);
+    // For whichever attempt it is.
+    let passages = Mutex::new(passages);
     app.db
         .transaction("stage chunks", async move |tx| {
-            // One is sent behind the other, and done in this order.
-            let ((), (), mut standing) = tokio::try_join!(
-                biased;
-                hold(tx, lease),
-                revisions::discard_before(tx, lease.document, lease.revision).err_into(),
-                standing(tx, lease).err_into::<IngestError>(),
-            )?;
-            let mut fresh = Vec::new();
-            let mut placed = Vec::with_capacity(passages.len());
-            for passage in &passages {
-                // In order, so that of several equal chunks each keeps its own id.
-                let standing = standing.get_mut(passage.hash.as_slice()).and_then(VecDeque::pop_front);
-                let id = standing.unwrap_or_else(ChunkId::draw);
-                if standing.is_none() {
-                    fresh.push((id, passage));
+            let mut passages = passages.lock().await;
+            let is_first = lease.revision == 1;
+            let mut standing = if is_first { Standing::new() } else { begin(tx, lease, &mut passages).await? };
+            let (mut total, mut reused) = (0, 0);
+            loop {
+                let next = passages.next(total, ROWS_PER_INSERT).await?;
+                if next.is_empty() {
+                    break;
                 }
-                placed.push((id, passage));
+                let mut fresh = Vec::new();
+                let mut placed = Vec::with_capacity(next.len());
+                for passage in next {
+                    // In order, so that of several equal chunks each keeps its own id.
+                    let standing = standing.get_mut(passage.hash.as_slice()).and_then(VecDeque::pop_front);
+                    let id = standing.unwrap_or_else(ChunkId::draw);
+                    if standing.is_none() {
+                        fresh.push((id, passage));
+                    }
+                    placed.push((id, passage));
+                }
+                insert_rows(tx, lease, &fresh, &placed).await?;
+                (total, reused) = (total + placed.len(), reused + placed.len() - fresh.len());
             }
-            insert_rows(tx, lease, &fresh, &placed).await?;
-            finish(tx, lease, count(placed.len()), count(placed.len() - fresh.len()), title.as_deref()).await
+            if is_first {
+                hold(tx, lease).await?;
+            }
+            finish(tx, lease, count(total), count(reused), passages.title()).await
         })
         .await?;
     reached(failpoint::STAGE_COMMITTED);
     Ok(())
 }
 
-/// Inserts passages in their places, all with new ids.
-pub(super) async fn insert(tx: &Transaction<'_>, lease: Lease, passages: &[Passage]) -> Result<(), DbError> {
-    let rows: Vec<_> = passages.iter().map(|passage| (ChunkId::draw(), passage)).collect();
-    insert_rows(tx, lease, &rows, &rows).await
+/// Locks the document, discards what is older and unfinished, and returns what stands.
+async fn begin(tx: &Transaction<'_>, lease: Lease, passages: &mut Passages) -> Result<Standing, IngestError> {
+    passages.all().await?;
+    // One is sent behind the other, and done in this order.
+    let ((), (), standing) = tokio::try_join!(
+        biased;
+        hold(tx, lease),
+        revisions::discard_before(tx, lease.document, lease.revision).err_into(),
+        standing(tx, lease).err_into::<IngestError>(),
+    )?;
+    Ok(standing)
 }
 
-/// Inserts the fresh ones of the passages, and the places of all. One statement is behind the other on the connection, and
-/// does not wait for its answer.
+/// Inserts passages in their places, all with new ids.
+pub(super) async fn insert(tx: &Transaction<'_>, lease: Lease, passages: &[Passage]) -> Result<(), DbError> {
+    for passages in passages.chunks(ROWS_PER_INSERT) {
+        let rows: Vec<_> = passages.iter().map(|passage| (ChunkId::draw(), passage)).collect();
+        insert_rows(tx, lease, &rows, &rows).await?;
+    }
+    Ok(())
+}
+
+/// Inserts the fresh ones of the passages, and the places of all. One is sent behind the other.
 async fn insert_rows(
     tx: &Transaction<'_>,
     lease: Lease,
     fresh: &[(ChunkId, &Passage)],
     placed: &[(ChunkId, &Passage)],
 ) -> Result<(), DbError> {
-    let mut inserts = Vec::new();
-    for rows in fresh.chunks(ROWS_PER_INSERT) {
-        inserts.push(insert_chunks(tx, lease, rows).boxed());
+    let positions = insert_positions(tx, lease, placed);
+    if fresh.is_empty() {
+        return positions.await;
     }
-    for rows in placed.chunks(ROWS_PER_INSERT) {
-        inserts.push(insert_positions(tx, lease, rows).boxed());
-    }
-    stream::iter(inserts).buffered(INSERTS_AT_ONCE).try_collect().await
+    tokio::try_join!(biased; insert_chunks(tx, lease, fresh), positions)?;
+    Ok(())
 }
 
-/// The active revision's chunks by the hash of what was embedded, in the order of the text.
-async fn standing(tx: &Transaction<'_>, lease: Lease) -> Result<HashMap<Vec<u8>, VecDeque<ChunkId>>, DbError> {
+/// Ids of the active revision's chunks by the hash of what was embedded, in the order of the text.
+type Standing = HashMap<Vec<u8>, VecDeque<ChunkId>>;
+
+/// What stands in the active revision.
+async fn standing(tx: &Transaction<'_>, lease: Lease) -> Result<Standing, DbError> {
     let rows = tx
         .query_typed(
             "-- chunks::standing
@@ -186,7 +121,7 @@ async fn standing(tx: &Transaction<'_>, lease: Lease) -> Result<HashMap<Vec<u8>,
             &[(&lease.document.0, Type::UUID)],
         )
         .await?;
-    let mut standing = HashMap::<Vec<u8>, VecDeque<ChunkId>>::with_capacity(rows.len());
+    let mut standing = Standing::with_capacity(rows.len());
     for row in rows {
         standing.entry(row.try_get("content_hash")?).or_default().push_back(ChunkId(row.try_get("id")?));
     }

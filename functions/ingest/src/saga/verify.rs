@@ -1,9 +1,8 @@
 //! Step 5: Qdrant must hold exactly the points that PostgreSQL expects, those of carried-over chunks included. What is
 //! missing is written again; reading repeatedly is harmless.
 
-use std::{collections::HashSet, pin::pin};
+use std::collections::HashSet;
 
-use futures::{TryStreamExt as _, stream};
 use shared::{
     App,
     db::DbError,
@@ -21,11 +20,8 @@ use crate::{
     failpoint::{self, reached},
 };
 
-/// Ids of one count: a request of some ten kilobytes.
-const PAGE: i64 = 500;
-
-/// Pages that are counted at the same time.
-const PAGES_AT_ONCE: usize = 4;
+/// Ids of one count: a request of some eighty kilobytes.
+const PAGE: i64 = 2_000;
 
 /// Chunks that are embedded at once when they turn out to be missing.
 const REPAIR_BATCH: usize = 32;
@@ -34,18 +30,13 @@ const REPAIR_BATCH: usize = 32;
 pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
     reached(failpoint::VERIFY_BEFORE);
     let index = &*collections::live(app).await?;
-    let pages = stream::try_unfold(-1, async |through| {
-        let page = page(app, lease, through).await?;
-        Ok::<_, IngestError>(page.last().map(|(last, _)| *last).map(|last| (page, last)))
-    });
-    let counted = pages.map_ok(async |page| {
-        let ids: Vec<ChunkId> = page.into_iter().map(|(_, id)| id).collect();
-        let found = count(index, &ids, deadline).await?;
-        Ok((ids, found))
-    });
-    let mut counted = pin!(counted.try_buffered(PAGES_AT_ONCE));
-    while let Some((ids, found)) = counted.try_next().await? {
-        if found == ids.len() {
+    let mut next = page(app, lease, -1).await?;
+    while let Some((through, _)) = next.last() {
+        let through = *through;
+        let ids: Vec<ChunkId> = std::mem::take(&mut next).into_iter().map(|(_, id)| id).collect();
+        let (found, following) = tokio::join!(count(index, &ids, deadline), page(app, lease, through));
+        next = following?;
+        if found? == ids.len() {
             continue;
         }
         repair(app, index, lease, &ids, deadline).await?;

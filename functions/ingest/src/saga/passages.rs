@@ -1,0 +1,143 @@
+//! Step 2: read the document and cut it, on threads of their own. What is cut can be taken while the rest is being cut.
+
+use sha2::{Digest, Sha256};
+use shared::{
+    App,
+    deadline::Deadline,
+    embed::Embedder,
+    sparse::{self, Terms, TsVector},
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout_at};
+
+use super::ahead::Inputs;
+use crate::{
+    chunk::{self, Chunk, Limits},
+    error::IngestError,
+    extract::{self, Job, sandbox::Sandbox},
+    request::Source,
+};
+
+/// Tokens of a chunk with its heading path, also for models that read more: a passage that is about one thing is found
+/// better, and cited more exactly, than one about many.
+const CHUNK_TOKENS_MAX: usize = 512;
+
+/// How large a chunk may be for this embedder.
+pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
+    Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
+}
+
+/// A chunk, and what is stored beside it and follows from its text.
+pub(super) struct Passage {
+    pub(super) chunk: Chunk,
+    /// SHA-256 of what is embedded.
+    pub(super) hash: [u8; 32],
+    pub(super) words: TsVector,
+}
+
+impl Passage {
+    /// Of each chunk; who is `ahead` hears of it at once. Not for the async threads.
+    pub(super) fn each(
+        chunks: impl IntoIterator<Item = Chunk>,
+        ahead: Option<&Inputs>,
+    ) -> impl Iterator<Item = Passage> {
+        let mut words = sparse::Passages::default();
+        chunks.into_iter().map(move |chunk| {
+            let input = chunk::embedding_input(&chunk.heading_path, &chunk.text);
+            let above = input.strip_suffix(&chunk.text).unwrap_or_default();
+            let Terms { weights, lexemes } = words.terms(above, &chunk.text);
+            let hash = Sha256::digest(&input).into();
+            if let Some(ahead) = ahead {
+                ahead.push(input, weights);
+            }
+            Self { hash, words: lexemes, chunk }
+        })
+    }
+}
+
+/// A document's passages, in their order, while it is being cut.
+pub(super) struct Passages {
+    /// What has come so far.
+    cut: Vec<Passage>,
+    coming: mpsc::UnboundedReceiver<Passage>,
+    /// The title that is found, or why there will be no more; until it has been asked.
+    reading: Option<JoinHandle<Result<Option<String>, IngestError>>>,
+    title: Option<String>,
+    deadline: Deadline,
+}
+
+impl Passages {
+    /// Begins to read, and waits for the first passage: by then it is known whether the document can be read. Who is `ahead`
+    /// hears of each.
+    pub(super) async fn begin(
+        app: &App,
+        source: &Source,
+        ahead: Option<Inputs>,
+        deadline: Deadline,
+    ) -> Result<Self, IngestError> {
+        let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
+        let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
+        let job = Job { limits, charset: source.charset.clone(), ..Job::new(source.format) };
+        let contained = if source.format.is_contained() {
+            Some(Sandbox::new(config.clone()).extract(bytes.clone(), job.clone(), deadline).await?)
+        } else {
+            None
+        };
+        let given = source.title.clone();
+        let (cut_chunks, chunks) = std::sync::mpsc::channel();
+        let cut = move || {
+            let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
+            let limits = self::limits(embedder.as_ref());
+            let count = |text: &str| embedder.count_tokens(text);
+            let title = given.as_ref().map(shared::domain::Title::as_str);
+            let each = |limits, give: &mut dyn FnMut(Chunk)| chunk::each_chunk(&extracted, limits, &count, give);
+            // The receiver is gone only when nobody waits for the passages any more.
+            let mut give = |chunk| drop(cut_chunks.send(chunk));
+            chunk::under_title(title, limits, &count, each, &mut give)?;
+            Ok::<_, IngestError>(extracted.title)
+        };
+        let (finished, coming) = mpsc::unbounded_channel();
+        // Beside the cutting, which takes about as long.
+        let finish = move || {
+            for passage in Passage::each(chunks, ahead.as_ref()) {
+                if finished.send(passage).is_err() {
+                    break;
+                }
+            }
+        };
+        let reading = tokio::spawn(async move {
+            let both = tokio::join!(tokio::task::spawn_blocking(cut), tokio::task::spawn_blocking(finish));
+            let title = both.0.map_err(IngestError::Panicked)??;
+            both.1.map_err(IngestError::Panicked)?;
+            Ok(title)
+        });
+        let mut passages = Self { cut: Vec::new(), coming, reading: Some(reading), title: None, deadline };
+        passages.next(0, 1).await?;
+        Ok(passages)
+    }
+
+    /// At most `count` passages behind the first `taken`, as soon as they are cut; none when there are no more.
+    pub(super) async fn next(&mut self, taken: usize, count: usize) -> Result<&[Passage], IngestError> {
+        let wanted = taken.saturating_add(count);
+        while let Some(missing) = wanted.checked_sub(self.cut.len()).filter(|missing| *missing > 0) {
+            let received = timeout_at(self.deadline.instant(), self.coming.recv_many(&mut self.cut, missing));
+            if received.await.map_err(|_| IngestError::OutOfTime)? == 0 {
+                if let Some(reading) = self.reading.take() {
+                    self.title = reading.await.map_err(IngestError::Panicked)??;
+                }
+                break;
+            }
+        }
+        let end = wanted.min(self.cut.len());
+        Ok(self.cut.get(taken..end).unwrap_or_default())
+    }
+
+    /// Waits until all are cut.
+    pub(super) async fn all(&mut self) -> Result<(), IngestError> {
+        self.next(0, usize::MAX).await.map(drop)
+    }
+
+    /// The title that the document gives itself. Known when all are cut.
+    pub(super) fn title(&self) -> Option<&str> {
+        self.title.as_deref()
+    }
+}
