@@ -1,11 +1,7 @@
 //! Step 4: write the new chunks' points, batch by batch. After each batch the progress is committed, so that a later
 //! invocation resumes where this one stopped. A batch that is written twice writes the same points.
 
-use std::pin::pin;
-
-use futures::{StreamExt as _, stream};
 use shared::{App, db::DbError, deadline::Deadline};
-use tokio::sync::mpsc;
 use tokio_postgres::{Row, types::Type};
 
 use super::{Lease, ahead::Ahead};
@@ -14,9 +10,6 @@ use crate::{
     error::IngestError,
     failpoint::{self, reached},
 };
-
-/// Batches that are being written at the same time.
-const WRITES_AT_ONCE: usize = 2;
 
 /// How far it came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,13 +34,7 @@ struct Embedded {
     count: i32,
 }
 
-/// A batch that is written: how far, and how many.
-struct Written {
-    through: i32,
-    count: i32,
-}
-
-/// Embeds all that is pending. While batches are being written, the next is being embedded, or taken from what was embedded
+/// Embeds all that is pending. While one batch is being written, the next is being embedded, or taken from what was embedded
 /// ahead.
 pub(super) async fn embed(
     app: &App,
@@ -56,33 +43,20 @@ pub(super) async fn embed(
     deadline: Deadline,
 ) -> Result<Progress, IngestError> {
     collections::ready(app, deadline).await?;
-    let (batches, embedded) = mpsc::channel(1);
-    let embed = async move {
-        let mut through = -1;
-        while let Some(next) = next(app, lease, through, &mut ahead, deadline).await? {
-            if next.count == 0 {
-                return Ok(Progress::OutOfTime);
-            }
-            through = next.through;
-            if batches.send(next).await.is_err() {
-                // It could not be written, which is the error that counts.
-                break;
-            }
+    let mut through = -1;
+    let mut embedded = Embedded::default();
+    loop {
+        let next = next(app, lease, through, &mut ahead, deadline);
+        let write = write(app, lease, std::mem::take(&mut embedded), deadline);
+        let (next, written) = tokio::join!(next, write);
+        // What was written counts, even when the next batch failed.
+        match (written, next) {
+            (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
+            (Ok(()), Ok(None)) => return Ok(Progress::Done),
+            (Ok(()), Ok(Some(next))) if next.count == 0 => return Ok(Progress::OutOfTime),
+            (Ok(()), Ok(Some(next))) => (through, embedded) = (next.through, next),
         }
-        Ok(Progress::Done)
-    };
-    let write = async move {
-        let upserts = stream::unfold(embedded, async |mut embedded| Some((embedded.recv().await?, embedded)));
-        let upserts = upserts.map(|embedded| upsert(app.clone(), embedded, deadline));
-        let mut upserts = pin!(upserts.buffered(WRITES_AT_ONCE));
-        while let Some(written) = upserts.next().await {
-            commit(app, lease, written?).await?;
-        }
-        Ok(())
-    };
-    // What was written counts, even when the next batch failed.
-    let (progress, written) = tokio::join!(embed, write);
-    written.and(progress)
+    }
 }
 
 /// The next batch beyond `through`, or what ended when there was time for none. `None` at the end.
@@ -157,17 +131,15 @@ async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<N
     Ok(Next { rows, targets: collections::read(app).await? })
 }
 
-/// Writes one batch.
-async fn upsert(app: App, embedded: Embedded, deadline: Deadline) -> Result<Written, IngestError> {
+/// Writes one batch and commits the progress, if the lease is still held.
+async fn write(app: &App, lease: Lease, embedded: Embedded, deadline: Deadline) -> Result<(), IngestError> {
     let Embedded { batch, through, count } = embedded;
+    if count == 0 {
+        return Ok(());
+    }
     reached(failpoint::EMBED_BEFORE_UPSERT);
-    collections::upsert(&app, batch, deadline).await?;
+    collections::upsert(app, batch, deadline).await?;
     reached(failpoint::EMBED_UPSERTED);
-    Ok(Written { through, count })
-}
-
-/// Commits the progress, if the lease is still held.
-async fn commit(app: &App, lease: Lease, Written { through, count }: Written) -> Result<(), IngestError> {
     // Done twice by the same holder, it is as done once.
     let committed = app
         .db

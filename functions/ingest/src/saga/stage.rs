@@ -28,7 +28,8 @@ const PATH_SEPARATOR: &str = "\u{1f}";
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
 /// vector; the others get a new one, committed here before any point is written. Whoever takes the work over finds them staged and goes on behind this step.
 ///
-/// A new document's are inserted while the rest is being cut. Another's document is locked, and that not before all are cut.
+/// A new document's are inserted while the rest is being cut. One that was there before is not locked before all are cut:
+/// somebody may want to change it.
 pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result<(), IngestError> {
     reached(failpoint::STAGE_BEFORE);
     // For whichever attempt it is.
@@ -36,8 +37,7 @@ pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result
     app.db
         .transaction("stage chunks", async move |tx| {
             let mut passages = passages.lock().await;
-            let is_first = lease.revision == 1;
-            let mut standing = if is_first { Standing::new() } else { begin(tx, lease, &mut passages).await? };
+            let mut standing = begin(tx, lease, &mut passages).await?;
             let (mut total, mut reused) = (0, 0);
             loop {
                 let next = passages.next(total, ROWS_PER_INSERT).await?;
@@ -58,9 +58,6 @@ pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result
                 insert_rows(tx, lease, &fresh, &placed).await?;
                 (total, reused) = (total + placed.len(), reused + placed.len() - fresh.len());
             }
-            if is_first {
-                hold(tx, lease).await?;
-            }
             finish(tx, lease, count(total), count(reused), passages.title()).await
         })
         .await?;
@@ -70,6 +67,10 @@ pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result
 
 /// Locks the document, discards what is older and unfinished, and returns what stands.
 async fn begin(tx: &Transaction<'_>, lease: Lease, passages: &mut Passages) -> Result<Standing, IngestError> {
+    if lease.revision == 1 {
+        hold(tx, lease).await?;
+        return Ok(Standing::new());
+    }
     passages.all().await?;
     // One is sent behind the other, and done in this order.
     let ((), (), standing) = tokio::try_join!(
