@@ -27,6 +27,7 @@ mod failures;
 mod faults;
 mod gate;
 mod guarded;
+mod in_flight;
 mod ingestion;
 mod kit;
 mod large_deletions;

@@ -170,8 +170,10 @@ async fn killed_anywhere_a_long_text_is_gone_on_with_where_the_last_commit_was()
         stop(failpoint::ACTIVATE_BEFORE, true),
         stop(failpoint::ACTIVATE_COMMITTED, true),
     ];
-    let running =
-        stream::iter(cases).map(async |case| AssertUnwindSafe(case.run()).catch_unwind().await.map_err(|_| case));
+    let running = stream::iter(cases).map(async |case| {
+        let run = AssertUnwindSafe(Box::pin(case.run())).catch_unwind();
+        run.await.map_err(|_| case)
+    });
     let results: Vec<Result<(), Case>> = running.buffer_unordered(AT_ONCE).collect().await;
     let failed: Vec<Case> = results.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "failed, see above: {failed:#?}");
