@@ -95,6 +95,15 @@ impl Statement {
         rows.first().map_or(Ok(Value::Null), |row| row.try_get(0))
     }
 
+    /// Runs it with these values, and tells how: `EXPLAIN (ANALYZE, FORMAT JSON)`.
+    ///
+    /// # Errors
+    /// PostgreSQL's.
+    pub async fn analysis(&self, pg: &tokio_postgres::Client) -> Result<Value, tokio_postgres::Error> {
+        let rows = self.send_as(&format!("EXPLAIN (ANALYZE, FORMAT JSON) {}", self.text), pg).await?;
+        rows.first().map_or(Ok(Value::Null), |row| row.try_get(0))
+    }
+
     async fn send_as(&self, text: &str, pg: &tokio_postgres::Client) -> Result<Vec<Row>, tokio_postgres::Error> {
         let sent: Vec<Sent<'_>> = self.values.iter().map(Sent).collect();
         let types = self.types.iter().map(|oid| Type::from_oid(*oid).unwrap_or(Type::UNKNOWN));

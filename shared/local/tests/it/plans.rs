@@ -178,6 +178,54 @@ async fn a_documents_round_trips_grow_with_its_batches_and_not_with_its_chunks()
     assert!(trips <= 8 * more, "{trips} round trips for {more} batches: {measured:?}");
 }
 
+/// Many more chunks of the only document, of its first revision, behind those that there are; three quarters have their points.
+const LONG_TEXT: &str = "
+    INSERT INTO chunk_metadata (id, document_id, first_revision, text, content_hash, token_count)
+        SELECT gen_random_uuid(), id, 1, 'long', '', 1 FROM documents, generate_series(1, 20000);
+    INSERT INTO chunk_positions (document_id, revision, ordinal, chunk_id, byte_start, byte_end, heading_path)
+        SELECT document_id, 1, 10000 + row_number() OVER (), id, 0, 1, '{}' FROM chunk_metadata WHERE text = 'long';
+    UPDATE document_revisions SET embedded_through = 25000;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_a_long_text_reads_no_more_than_a_page() {
+    let direct = TestApp::start().await;
+    let postgres = PostgresProxy::before(direct.database_url().expose_secret()).await;
+    let app = TestApp::with(|parts| {
+        parts.embedder = Arc::new(HashEmbedder::default());
+        parts.config.database.url = postgres.redirect(parts.config.database.url.expose_secret()).into();
+    })
+    .await;
+    let user = app.register("ann").await;
+    ingest(&app, &user, 100, "long").await;
+    let pg = app.pg().await;
+    pg.batch_execute(LONG_TEXT).await.unwrap();
+    // As long as PostgreSQL does not know how many they are, and when it does.
+    for know in ["", "VACUUM ANALYZE"] {
+        pg.batch_execute(know).await.unwrap();
+        for (name, page) in [("chunks::pending", 32), ("positions::page", 2_000)] {
+            let statements = postgres.statements();
+            let asked = statements.iter().find(|statement| statement.text.contains(&format!("-- {name}")));
+            let analysis = asked.unwrap().analysis(&pg).await.unwrap();
+            let rows = most_rows(&analysis);
+            assert!((1..=2 * page).contains(&rows), "{name}: {rows} rows after {know:?}: {analysis:#}");
+        }
+    }
+}
+
+/// The most rows that any node of a plan gave, in all its loops.
+fn most_rows(plan: &Value) -> u64 {
+    let inner = match plan {
+        Value::Object(node) => node.values().map(most_rows).max(),
+        Value::Array(nodes) => nodes.iter().map(most_rows).max(),
+        _ => None,
+    };
+    let number = |name| plan.get(name).and_then(Value::as_f64).unwrap_or_default();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of rows")]
+    let own = (number("Actual Rows") * number("Actual Loops")).round() as u64;
+    own.max(inner.unwrap_or_default())
+}
+
 /// The number of chunks.
 async fn ingest(app: &TestApp, user: &TestUser, paragraphs: usize, source: &str) -> usize {
     let text: Vec<String> =
