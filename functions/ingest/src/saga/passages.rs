@@ -21,6 +21,9 @@ use crate::{
 /// better, and cited more exactly, than one about many.
 const CHUNK_TOKENS_MAX: usize = 512;
 
+/// Bytes of a text that is cut in a second or two, also by a part of a processor. A transaction can wait for that.
+const SOON_CUT: usize = 8 * 1024 * 1024;
+
 /// How large a chunk may be for this embedder.
 pub(super) fn limits(embedder: &dyn Embedder) -> Limits {
     Limits { chunk_tokens_max: embedder.tokens_max().min(CHUNK_TOKENS_MAX), ..Limits::default() }
@@ -62,6 +65,8 @@ pub(super) struct Passages {
     /// The title that is found, or why there will be no more; until it has been asked.
     reading: Option<JoinHandle<Result<Option<String>, IngestError>>>,
     title: Option<String>,
+    /// Whether a transaction can wait for them.
+    pub(super) come_soon: bool,
     deadline: Deadline,
 }
 
@@ -82,6 +87,7 @@ impl Passages {
         } else {
             None
         };
+        let text_bytes = contained.as_ref().map_or(bytes.len(), |extracted| extracted.text.len());
         let given = source.title.clone();
         let (cut_chunks, chunks) = std::sync::mpsc::channel();
         let cut = move || {
@@ -110,7 +116,8 @@ impl Passages {
             both.1.map_err(IngestError::Panicked)?;
             Ok(title)
         });
-        let mut passages = Self { cut: Vec::new(), coming, reading: Some(reading), title: None, deadline };
+        let come_soon = text_bytes <= SOON_CUT;
+        let mut passages = Self { cut: Vec::new(), coming, reading: Some(reading), title: None, come_soon, deadline };
         passages.next(0, 1).await?;
         Ok(passages)
     }

@@ -28,8 +28,8 @@ const PATH_SEPARATOR: &str = "\u{1f}";
 /// Commits the chunks. Those whose embedded text stands in the active revision already keep their id, and with it their
 /// vector; the others get a new one, committed here before any point is written. Whoever takes the work over finds them staged and goes on behind this step.
 ///
-/// A new document's are inserted while the rest is being cut. One that was there before is not locked before all are cut:
-/// somebody may want to change it.
+/// A new document's are inserted while the rest is being cut, if that will not take long: a transaction is short. One that
+/// was there before is not locked before all are cut: somebody may want to change it.
 pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result<(), IngestError> {
     reached(failpoint::STAGE_BEFORE);
     // For whichever attempt it is.
@@ -67,7 +67,7 @@ pub(super) async fn stage(app: &App, lease: Lease, passages: Passages) -> Result
 
 /// Locks the document, discards what is older and unfinished, and returns what stands.
 async fn begin(tx: &Transaction<'_>, lease: Lease, passages: &mut Passages) -> Result<Standing, IngestError> {
-    if lease.revision == 1 {
+    if lease.revision == 1 && passages.come_soon {
         hold(tx, lease).await?;
         return Ok(Standing::new());
     }
