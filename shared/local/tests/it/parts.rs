@@ -155,8 +155,7 @@ async fn path_state(app: &TestApp, user: &TestUser) -> (String, i64) {
 async fn killed_anywhere_a_long_text_is_gone_on_with_where_the_last_commit_was() {
     let stop = |point, event_comes_again| Case { point, pass: None, event_comes_again };
     let die = |point, pass| Case { point, pass: Some(pass), event_comes_again: true };
-    // No array: with one, rustc 1.95 loses its way when it compiles this crate incrementally.
-    let cases = vec![
+    let cases = [
         stop(failpoint::CLAIM_BEFORE, true),
         stop(failpoint::CLAIM_COMMITTED, false),
         stop(failpoint::PART_BEFORE, true),
@@ -170,10 +169,8 @@ async fn killed_anywhere_a_long_text_is_gone_on_with_where_the_last_commit_was()
         stop(failpoint::ACTIVATE_BEFORE, true),
         stop(failpoint::ACTIVATE_COMMITTED, true),
     ];
-    let running = stream::iter(cases).map(async |case| {
-        let run = AssertUnwindSafe(Box::pin(case.run())).catch_unwind();
-        run.await.map_err(|_| case)
-    });
+    let running =
+        stream::iter(cases).map(async |case| AssertUnwindSafe(case.run()).catch_unwind().await.map_err(|_| case));
     let results: Vec<Result<(), Case>> = running.buffer_unordered(AT_ONCE).collect().await;
     let failed: Vec<Case> = results.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "failed, see above: {failed:#?}");
