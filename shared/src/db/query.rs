@@ -33,7 +33,8 @@ impl Db {
         loop {
             let own = Deadline::after(self.transaction_timeout);
             let end = self.deadline().map_or(own, |deadline| deadline.min(own));
-            let once = self.query_once(statement, parameters);
+            // On the heap: whoever asks many things would be a large future.
+            let once = Box::pin(self.query_once(statement, parameters));
             let error = match tokio::time::timeout_at(end.instant(), once).await {
                 Ok(Ok(rows)) => return Ok(rows),
                 Ok(Err(error)) => error,
