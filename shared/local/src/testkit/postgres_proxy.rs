@@ -41,7 +41,7 @@ impl Cut {
     pub const ALL: [Self; 2] = [Self::BeforeCommit, Self::AfterCommit];
 }
 
-/// What is waited for: the COMMIT of a transaction in which this statement was sent.
+/// What is waited for: the COMMIT of a transaction in which this statement was sent, or the statement's own when it is in none.
 #[derive(Debug)]
 struct Trap {
     statement: String,
@@ -279,11 +279,13 @@ fn split_at_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
-/// Returns when the server has told that the transaction ended.
+/// Returns when the server has told that it is in no transaction any more.
 async fn done(server: &mut TcpStream) {
+    // ReadyForQuery, idle.
+    let idle = b"Z\0\0\0\x05I";
     let mut said = Vec::new();
     while server.read_buf(&mut said).await.is_ok_and(|read| read > 0) {
-        if [b"COMMIT\0".as_slice(), b"ROLLBACK\0"].iter().any(|tag| said.windows(tag.len()).any(|part| part == *tag)) {
+        if said.windows(idle.len()).any(|part| part == idle) {
             return;
         }
     }
@@ -293,6 +295,8 @@ async fn done(server: &mut TcpStream) {
 #[derive(Debug, Default)]
 struct Transaction {
     started: bool,
+    /// Between START TRANSACTION and its end.
+    open: bool,
     marked: bool,
 }
 
@@ -322,10 +326,16 @@ impl Transaction {
             // Parse
             b'P' if trap.as_ref().is_some_and(|trap| body.contains(&trap.statement)) => self.marked = true,
             // Query
-            b'Q' if body.contains("START TRANSACTION") => self.marked = false,
-            b'Q' if body.contains("COMMIT") && std::mem::take(&mut self.marked) => {
-                return trap.take().map(|trap| trap.cut);
+            b'Q' if body.contains("START TRANSACTION") => (self.open, self.marked) = (true, false),
+            b'Q' if body.contains("ROLLBACK") => (self.open, self.marked) = (false, false),
+            b'Q' if body.contains("COMMIT") => {
+                self.open = false;
+                if std::mem::take(&mut self.marked) {
+                    return trap.take().map(|trap| trap.cut);
+                }
             }
+            // Sync, which commits a statement that is by itself.
+            b'S' if !self.open && std::mem::take(&mut self.marked) => return trap.take().map(|trap| trap.cut),
             _ => {}
         }
         None
