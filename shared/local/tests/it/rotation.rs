@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 
 use crate::function::Function;
 
-/// Between the change itself and the secret's, as whoever rotates by hand takes it.
-const WINDOW: Duration = Duration::from_millis(600);
+/// Between the change itself and the secret's, as a script that rotates takes it. A busy machine adds to it, and the last look
+/// is 1.5 s after the first.
+const WINDOW: Duration = Duration::from_millis(300);
 
 /// Far longer than a request takes.
 const PATIENCE: Duration = Duration::from_mins(1);
