@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use foldhash::quality::RandomState;
 use indexmap::IndexSet;
 use rust_stemmers::{Algorithm, Stemmer};
 use tokio_postgres::types::{IsNull, ToSql, Type, accepts, to_sql_checked};
@@ -56,8 +57,8 @@ pub struct SparseVector {
 pub struct Passages {
     stemmer: Stemmer,
     /// A word's term: its id, and which of the stems it is. `None` for a stop word.
-    words: HashMap<String, Option<(u32, usize)>>,
-    stems: IndexSet<String>,
+    words: HashMap<String, Option<(u32, usize)>, RandomState>,
+    stems: IndexSet<String, RandomState>,
 }
 
 /// What both stores search of a passage.
@@ -109,7 +110,7 @@ impl ToSql for TsVector {
 
 impl Default for Passages {
     fn default() -> Self {
-        Self { stemmer: Stemmer::create(Algorithm::English), words: HashMap::new(), stems: IndexSet::new() }
+        Self { stemmer: Stemmer::create(Algorithm::English), words: HashMap::default(), stems: IndexSet::default() }
     }
 }
 

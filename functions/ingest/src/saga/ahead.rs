@@ -85,18 +85,24 @@ impl Ahead {
         Some((Self { calls, waiting: VecDeque::new(), taken: 0, _work: tasks }, Inputs(inputs)))
     }
 
-    /// The next `count` chunks, if they begin at `first`.
+    /// What is there of the next `most` chunks, if they begin at `first`: waits for some, and not for all of them.
     ///
     /// # Errors
     /// The embedder's, once.
-    pub(super) async fn next(&mut self, first: usize, count: usize) -> Result<Option<Vec<Embedded>>, IngestError> {
+    pub(super) async fn next(&mut self, first: usize, most: usize) -> Result<Option<Vec<Embedded>>, IngestError> {
         if first != self.taken {
             return Ok(None);
         }
-        while self.waiting.len() < count {
+        if self.waiting.is_empty() {
             let Some(embedded) = self.calls.recv().await else { return Ok(None) };
             self.waiting.extend(embedded?);
         }
+        while self.waiting.len() < most
+            && let Ok(embedded) = self.calls.try_recv()
+        {
+            self.waiting.extend(embedded?);
+        }
+        let count = most.min(self.waiting.len());
         self.taken += count;
         Ok(Some(self.waiting.drain(..count).collect()))
     }

@@ -1,6 +1,8 @@
 //! Step 4: write the new chunks' points, batch by batch. After each batch the progress is committed, so that a later
 //! invocation resumes where this one stopped. A batch that is written twice writes the same points.
 
+use std::collections::VecDeque;
+
 use shared::{App, db::DbError, deadline::Deadline};
 use tokio_postgres::{Row, types::Type};
 
@@ -20,9 +22,11 @@ pub(super) enum Progress {
     OutOfTime,
 }
 
-/// What is pending, in its order, and where it is to go.
-struct Next {
-    rows: Vec<Row>,
+/// What is pending and not yet taken, in its order, and where it is to go.
+struct Page {
+    rows: VecDeque<Row>,
+    /// Up to which place it was read.
+    through: i32,
     targets: Vec<Collection>,
 }
 
@@ -43,10 +47,10 @@ pub(super) async fn embed(
     deadline: Deadline,
 ) -> Result<Progress, IngestError> {
     collections::ready(app, deadline).await?;
-    let mut through = -1;
+    let mut page = Page { rows: VecDeque::new(), through: -1, targets: Vec::new() };
     let mut embedded = Embedded::default();
     loop {
-        let next = next(app, lease, through, &mut ahead, deadline);
+        let next = next(app, lease, &mut page, &mut ahead, deadline);
         let write = write(app, lease, std::mem::take(&mut embedded), deadline);
         let (next, written) = tokio::join!(next, write);
         // What was written counts, even when the next batch failed.
@@ -54,56 +58,65 @@ pub(super) async fn embed(
             (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
             (Ok(()), Ok(None)) => return Ok(Progress::Done),
             (Ok(()), Ok(Some(next))) if next.count == 0 => return Ok(Progress::OutOfTime),
-            (Ok(()), Ok(Some(next))) => (through, embedded) = (next.through, next),
+            (Ok(()), Ok(Some(next))) => embedded = next,
         }
     }
 }
 
-/// The next batch beyond `through`, or what ended when there was time for none. `None` at the end.
+/// The next batch, or an empty one when there is no time for it. `None` at the end.
 async fn next(
     app: &App,
     lease: Lease,
-    through: i32,
+    page: &mut Page,
     ahead: &mut Option<Ahead>,
     deadline: Deadline,
 ) -> Result<Option<Embedded>, IngestError> {
+    let (knowledge_base, document) = (lease.knowledge_base, lease.document);
     loop {
-        let Next { rows, targets } = pending(app, lease, through, ahead.is_none()).await?;
-        let place = |row: Option<&Row>| row.map(|row| row.try_get::<_, i32>("ordinal")).transpose();
-        let (first, last) = (place(rows.first()).map_err(DbError::from)?, place(rows.last()).map_err(DbError::from)?);
-        let (Some(first), Some(through)) = (first, last) else { return Ok(None) };
-        if deadline.passed() {
-            return Ok(Some(Embedded { through, ..Embedded::default() }));
+        if page.rows.is_empty() {
+            *page = pending(app, lease, page.through, ahead.is_none()).await?;
         }
-        let (knowledge_base, document) = (lease.knowledge_base, lease.document);
-        let (chunks, ready) = if let Some(running) = ahead {
-            // Vectors are told by their places: between these there must be none that is not pending.
-            let gapless = usize::try_from(through - first).is_ok_and(|steps| steps + 1 == rows.len());
-            let first = usize::try_from(first).ok().filter(|_| gapless);
-            let embedded = match first {
-                Some(first) => running.next(first, rows.len()).await?,
-                None => None,
+        let Some(first) = page.rows.front().map(ordinal).transpose()? else { return Ok(None) };
+        if deadline.passed() {
+            return Ok(Some(Embedded::default()));
+        }
+        let (chunks, ready, through) = if let Some(running) = ahead {
+            // Vectors are told by their places: up to a gap, if there is one.
+            let gapless = |&(row, place): &(&Row, i32)| ordinal(row).is_ok_and(|found| found == place);
+            let most = page.rows.iter().zip(first..).take_while(gapless).count();
+            let taken = match usize::try_from(first) {
+                Ok(first) => running.next(first, most).await?,
+                Err(_) => None,
             };
-            let Some(embedded) = embedded else {
+            let Some(embedded) = taken else {
                 // It is of no use, and the texts are needed.
                 *ahead = None;
+                *page = Page { rows: VecDeque::new(), through: first - 1, targets: Vec::new() };
                 continue;
             };
-            let (inputs, vectors): (Vec<_>, _) = embedded.into_iter().unzip();
+            let (inputs, vectors): (Vec<_>, Vec<_>) = embedded.into_iter().unzip();
+            let rows: Vec<Row> = page.rows.drain(..inputs.len()).collect();
+            let through = rows.last().map_or(Ok(first), ordinal)?;
             let both = rows.iter().zip(inputs);
             let chunks = both.map(|(row, input)| Pending::with_input(row, input, knowledge_base, document));
-            (chunks.collect::<Result<Vec<_>, _>>()?, Some(vectors))
+            (chunks.collect::<Result<Vec<_>, _>>()?, Some(vectors), through)
         } else {
+            let rows = std::mem::take(&mut page.rows);
             let chunks = rows.iter().map(|row| Pending::from_row(row, knowledge_base, document));
-            (chunks.collect::<Result<_, _>>()?, None)
+            (chunks.collect::<Result<_, _>>()?, None, page.through)
         };
-        let batch = collections::embed(app, targets, &chunks, ready, deadline).await?;
-        return Ok(Some(Embedded { batch, through, count: i32::try_from(rows.len()).unwrap_or(i32::MAX) }));
+        let count = i32::try_from(chunks.len()).unwrap_or(i32::MAX);
+        let batch = collections::embed(app, page.targets.clone(), &chunks, ready, deadline).await?;
+        return Ok(Some(Embedded { batch, through, count }));
     }
 }
 
+fn ordinal(row: &Row) -> Result<i32, DbError> {
+    Ok(row.try_get("ordinal")?)
+}
+
 /// The next chunks without points, beyond `through` and beyond the committed progress; with their texts, if they are needed.
-async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<Next, DbError> {
+async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<Page, DbError> {
     // What is lost when an invocation is cut.
     let batch = i64::try_from(app.embedder.passages_at_once()).unwrap_or(i64::MAX);
     let rows = app
@@ -126,8 +139,9 @@ async fn pending(app: &App, lease: Lease, through: i32, texts: bool) -> Result<N
             ],
         )
         .await?;
+    let through = rows.last().map_or(Ok(through), ordinal)?;
     // After the chunks: see there.
-    Ok(Next { rows, targets: collections::read(app).await? })
+    Ok(Page { rows: rows.into(), through, targets: collections::read(app).await? })
 }
 
 /// Writes one batch and commits the progress, if the lease is still held.

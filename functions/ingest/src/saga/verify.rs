@@ -29,8 +29,8 @@ const REPAIR_BATCH: usize = 32;
 /// Verifies the whole revision, page by page.
 pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
     reached(failpoint::VERIFY_BEFORE);
-    let index = &*collections::live(app).await?;
-    let mut next = page(app, lease, -1).await?;
+    let (index, mut next) = tokio::try_join!(collections::live(app), page(app, lease, -1))?;
+    let index = &*index;
     while let Some((through, _)) = next.last() {
         let through = *through;
         let ids: Vec<ChunkId> = std::mem::take(&mut next).into_iter().map(|(_, id)| id).collect();
