@@ -220,7 +220,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split_inclusive(|c: char| !c.is_alphanumeric()).filter_map(move |piece| {
         let start = at;
         at += piece.len();
-        let word = piece.trim_end_matches(|c: char| !c.is_alphanumeric());
+        let word = piece.strip_suffix(|c: char| !c.is_alphanumeric()).unwrap_or(piece);
         (!word.is_empty()).then_some((start, word))
     })
 }

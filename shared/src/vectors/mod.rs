@@ -125,7 +125,7 @@ pub trait VectorIndex: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// See [`IndexError`].
-    async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError>;
+    async fn upsert(&self, points: &[Point], deadline: Deadline) -> Result<(), IndexError>;
 
     /// Removes points by id; those that are not there do not matter.
     ///

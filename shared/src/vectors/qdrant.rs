@@ -194,12 +194,14 @@ impl VectorIndex for QdrantIndex {
             .map(drop)
     }
 
-    async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
-        let points: Vec<PointStruct> = points.into_iter().map(point_struct).collect();
-        let request = UpsertPointsBuilder::new(&self.name, points).wait(true);
-        self.within(deadline, request, |client, request| async move { client.upsert_points(request).await })
-            .await
-            .map(drop)
+    async fn upsert(&self, points: &[Point], deadline: Deadline) -> Result<(), IndexError> {
+        // The request is several times as many objects as the points: made for each attempt, and not copied for another.
+        self.within(deadline, points, |client, points| async move {
+            let points: Vec<PointStruct> = points.iter().map(point_struct).collect();
+            client.upsert_points(UpsertPointsBuilder::new(&self.name, points).wait(true)).await
+        })
+        .await
+        .map(drop)
     }
 
     async fn delete(&self, ids: &[ChunkId], deadline: Deadline) -> Result<(), IndexError> {
@@ -301,11 +303,11 @@ impl std::fmt::Debug for QdrantIndex {
     }
 }
 
-fn point_struct(point: Point) -> PointStruct {
+fn point_struct(point: &Point) -> PointStruct {
     let vectors = NamedVectors {
         vectors: HashMap::from([
-            (DENSE.to_owned(), Vector::new_dense(point.dense)),
-            (SPARSE.to_owned(), Vector::new_sparse(point.sparse.indices, point.sparse.values)),
+            (DENSE.to_owned(), Vector::new_dense(point.dense.clone())),
+            (SPARSE.to_owned(), Vector::new_sparse(point.sparse.indices.clone(), point.sparse.values.clone())),
         ]),
     };
     let payload: HashMap<String, qdrant_client::qdrant::Value> = HashMap::from([

@@ -139,7 +139,7 @@ async fn vectors(
 /// changes nothing.
 pub(crate) async fn upsert(app: &App, batch: Batch, deadline: Deadline) -> Result<(), IngestError> {
     for (collection, points) in batch.points {
-        upsert_to(app, &collection, points, deadline).await?;
+        upsert_to(app, &collection, &points, deadline).await?;
     }
     Ok(())
 }
@@ -148,14 +148,14 @@ pub(crate) async fn upsert(app: &App, batch: Batch, deadline: Deadline) -> Resul
 async fn upsert_to(
     app: &App,
     collection: &Collection,
-    points: Vec<Point>,
+    points: &[Point],
     deadline: Deadline,
 ) -> Result<(), IngestError> {
     let index = collection.index(app);
     app.index_retries.note_call();
     let (mut attempt, mut sends) = (1, 0);
     loop {
-        let Err(error) = index.upsert(points.clone(), deadline).await else { return Ok(()) };
+        let Err(error) = index.upsert(points, deadline).await else { return Ok(()) };
         sends += error.sends();
         let pause = match &error {
             IndexError::Throttled { retry_after } => *retry_after,

@@ -15,6 +15,7 @@ use shared::{
     sparse::{self, SparseVector},
     vectors::Point,
 };
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{HashEmbedder, Place, TestApp, TestUser, function::Function, private_postgres, private_qdrant};
@@ -211,11 +212,12 @@ async fn fill_qdrant(app: &TestApp, knowledge_base: KnowledgeBaseId, say: impl F
         WHERE d.knowledge_base_id = $1";
     let rows = pg.query(rows, &[&knowledge_base.0]).await.expect("PostgreSQL answers");
     for (nth, batch) in rows.chunks(BATCH).enumerate() {
-        let points = batch.iter().map(|row| Point {
+        let point = |row: &Row| Point {
             sparse: sparse::passage(row.get(2)),
             ..point(ChunkId(row.get(0)), knowledge_base, DocumentId(row.get(1)))
-        });
-        app.app.index.upsert(points.collect(), deadline()).await.expect("Qdrant takes the points");
+        };
+        let points: Vec<Point> = batch.iter().map(point).collect();
+        app.app.index.upsert(&points, deadline()).await.expect("Qdrant takes the points");
         if nth % 50 == 49 {
             say(&format!("{} points", (nth + 1) * BATCH));
         }
@@ -251,8 +253,9 @@ async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, ids: &[ChunkId]) 
     app.qdrant().delete_points(request).await.expect("Qdrant removes points");
     let document = DocumentId::draw();
     // All over the range, as the others are.
-    let planted = (0..drift).map(|_| point(ChunkId(Uuid::new_v4()), knowledge_base, document)).collect();
-    app.app.index.upsert(planted, Deadline::after(INVOCATION)).await.expect("Qdrant takes points");
+    let planted = (0..drift).map(|_| point(ChunkId(Uuid::new_v4()), knowledge_base, document));
+    let planted: Vec<Point> = planted.collect();
+    app.app.index.upsert(&planted, Deadline::after(INVOCATION)).await.expect("Qdrant takes points");
 }
 
 /// The sweeper in a process of its own, again and again until its audit has ended.

@@ -57,7 +57,7 @@ async fn plant(app: &TestApp, knowledge_base: KnowledgeBaseId, documents: usize,
     let ids = points.iter().map(|point| point.id).collect();
     ingest::collections::ready(&app.app, soon()).await.unwrap();
     for batch in points.chunks(500) {
-        app.app.index.upsert(batch.to_vec(), soon()).await.unwrap();
+        app.app.index.upsert(batch, soon()).await.unwrap();
     }
     ids
 }
@@ -151,7 +151,7 @@ async fn a_write_that_arrives_after_its_documents_deletion_is_removed_and_the_pr
         dense: vec![1.0; 256],
         sparse: sparse::passage("late"),
     };
-    app.app.index.upsert(vec![point], soon()).await.unwrap();
+    app.app.index.upsert(&[point], soon()).await.unwrap();
     let proof = get(&app, &user, &path).await.expect(200).json;
     assert_eq!((&proof["erased"], &proof["qdrant"]["points"]), (&json!(false), &json!(1)));
     assert_eq!((&proof["completed_at"], &proof["postgresql"]["retired"]), (&Value::Null, &json!(0)));

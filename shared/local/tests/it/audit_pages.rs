@@ -52,7 +52,7 @@ impl VectorIndex for Noted {
         self.inner.point_to(collection, deadline).await
     }
 
-    async fn upsert(&self, points: Vec<Point>, deadline: Deadline) -> Result<(), IndexError> {
+    async fn upsert(&self, points: &[Point], deadline: Deadline) -> Result<(), IndexError> {
         self.inner.upsert(points, deadline).await
     }
 

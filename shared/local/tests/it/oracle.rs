@@ -188,7 +188,8 @@ async fn load(app: &TestApp, documents: &[Document], chunks: &[Chunk]) {
             dense: chunk.dense.clone(),
             sparse: chunk.sparse.clone(),
         };
-        app.app.index.upsert(batch.iter().map(point).collect(), deadline).await.unwrap();
+        let points: Vec<Point> = batch.iter().map(point).collect();
+        app.app.index.upsert(&points, deadline).await.unwrap();
     }
 }
 

@@ -71,7 +71,8 @@ async fn plant(app: &TestApp, ids: &[ChunkId], tenant: KnowledgeBaseId, document
             dense: dense.clone(),
             sparse: sparse.clone(),
         };
-        app.app.index.upsert(ids.iter().map(point).collect(), deadline).await.unwrap();
+        let points: Vec<Point> = ids.iter().map(point).collect();
+        app.app.index.upsert(&points, deadline).await.unwrap();
     }
 }
 
