@@ -108,18 +108,19 @@ async fn create(
         Ok(source) => Arc::new(source),
         Err(problem) => return refuse(&app, key, problem, &invocation.request_id).await,
     };
-    let claim =
-        saga::Request { caller: caller.user, source: source.clone(), key, request_id: invocation.request_id.clone() };
+    // Beside the claim, most of which is waiting. Seldom is it in vain.
+    let opened = saga::Opened::early(&app, source.clone());
+    let claim = saga::Request { caller: caller.user, source, key, request_id: invocation.request_id.clone() };
     let claimed = saga::claim(&app, claim, invocation.deadline).instrument(telemetry::stage("claim"));
-    let (lease, source) = match claimed.await? {
+    let (lease, opened) = match claimed.await? {
         Claimed::Replay(stored) => return Ok(stored.replay()),
         Claimed::Unchanged(answer) => return Ok(answer.respond()),
         Claimed::Refused(problem) => return Err(problem),
-        Claimed::Begun(lease) => (lease, Some(source)),
+        Claimed::Begun(lease) => (lease, Some(opened)),
         Claimed::Resumed(lease) => (lease, None),
     };
     telemetry::note_document(lease.document);
-    match saga::run_detached(app, lease, source, invocation.request_id, invocation.deadline).await? {
+    match saga::run_detached(app, lease, opened, invocation.request_id, invocation.deadline).await? {
         Outcome::Active(answer) => Ok(answer.respond()),
         Outcome::Paused(view) => accepted(*view),
     }

@@ -171,15 +171,15 @@ impl Event<'_> {
         let source = Arc::new(source);
         let claimed =
             saga::claim_object(self.app, self.notice, self.knowledge_base, source.clone(), object, self.deadline);
-        let (lease, source) = match claimed.await? {
-            ClaimedObject::Begun(lease) => (lease, (!parted).then_some(source)),
+        let (lease, opened) = match claimed.await? {
+            ClaimedObject::Begun(lease) => (lease, (!parted).then(|| saga::Opened::new(source))),
             ClaimedObject::Resumed(lease) => (lease, None),
             ClaimedObject::UnderWay => return Ok(Taken::UnderWay),
             ClaimedObject::Unchanged => return Ok(Taken::Unchanged),
             ClaimedObject::Stale => return Ok(Taken::Stale),
             ClaimedObject::NoKnowledgeBase => return Ok(nowhere(self.notice)),
         };
-        let work = saga::run_detached(self.app.clone(), lease, source, "event".to_owned(), self.deadline);
+        let work = saga::run_detached(self.app.clone(), lease, opened, "event".to_owned(), self.deadline);
         Ok(match work.await {
             Ok(Outcome::Active(_)) => Taken::Ingested,
             Ok(Outcome::Paused(_)) => Taken::UnderWay,

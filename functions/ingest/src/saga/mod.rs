@@ -27,10 +27,7 @@ mod stage;
 mod unread;
 mod verify;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use shared::{
@@ -53,6 +50,7 @@ pub use self::{
     claim::{Claimed, Request, claim, take_over_expired},
     claim_object::{ClaimedObject, DeletedObject, Refusal, claim_object, delete_object, fail_object},
     clean::{clean_document, clean_due, retire_remains},
+    passages::Opened,
     resume::{Resumed, resume},
     revisions::draw_fence,
 };
@@ -60,7 +58,6 @@ use crate::{
     documents::{self, DocumentView},
     error::IngestError,
     idempotency::{self, StoredResponse},
-    request::Source,
 };
 
 /// Less time than this is not worth a lease: a batch of inference, its write, and giving the lease back.
@@ -118,7 +115,7 @@ pub enum Outcome {
     Paused(Box<DocumentView>),
 }
 
-/// Works on a revision until it is active, or the time is over. `source` is needed as long as the chunks are
+/// Works on a revision until it is active, or the time is over. `opened` is needed as long as the chunks are
 /// not staged, unless it is an object that can be read again.
 ///
 /// # Errors
@@ -127,18 +124,19 @@ pub enum Outcome {
 pub async fn run(
     app: &App,
     lease: Lease,
-    source: Option<&Source>,
+    opened: Option<Opened>,
     request_id: &str,
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
     let work_deadline = deadline.minus(RELEASE_MARGIN);
     let app = &app.until(deadline);
-    let mut result = steps(&app.until(work_deadline), lease, source, work_deadline).await;
+    let was_sent = opened.is_some();
+    let mut result = steps(&app.until(work_deadline), lease, opened, work_deadline).await;
     if result.as_ref().is_err_and(|error| out_of_time(error, work_deadline)) {
         // The invocation's end is no fault of anybody's; but until the text is stored, only who sent it can go on.
         let view = still_there(app, lease).await;
         result = view.and_then(|view| match view.ingestion.chunks {
-            None if source.is_some() && view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
+            None if was_sent && view.ingestion.revision == lease.revision => Err(IngestError::OutOfTime),
             _ => Ok(Outcome::Paused(Box::new(view))),
         });
     }
@@ -195,11 +193,11 @@ async fn still_there(app: &App, lease: Lease) -> Result<DocumentView, IngestErro
 pub async fn run_detached(
     app: App,
     lease: Lease,
-    source: Option<Arc<Source>>,
+    opened: Option<Opened>,
     request_id: String,
     deadline: Deadline,
 ) -> Result<Outcome, IngestError> {
-    let work = async move { run(&app, lease, source.as_deref(), &request_id, deadline).await };
+    let work = async move { run(&app, lease, opened, &request_id, deadline).await };
     tokio::spawn(work.in_current_span()).await.map_err(IngestError::Panicked)?
 }
 
@@ -217,15 +215,16 @@ async fn timed<T>(
     result
 }
 
-async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadline) -> Result<Outcome, IngestError> {
+async fn steps(app: &App, lease: Lease, opened: Option<Opened>, deadline: Deadline) -> Result<Outcome, IngestError> {
     let (mut passages, mut ahead) = (None, None);
+    let mut expected = verify::Page::new();
     let mut answer = None;
-    let unread = if source.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
-    let source = match &unread {
-        Unread::Nothing => source,
-        Unread::Whole(reopened) => Some(reopened.as_ref()),
+    let unread = if opened.is_none() { unread::unread(app, lease, deadline).await? } else { Unread::Nothing };
+    let mut opened = match unread {
+        Unread::Nothing => opened,
+        Unread::Whole(source) => Some(Opened::new(source)),
         Unread::Parts(object) => {
-            if timed("read_parts", lease, parts::read(app, lease, object, deadline)).await?
+            if timed("read_parts", lease, parts::read(app, lease, &object, deadline)).await?
                 == parts::Progress::OutOfTime
             {
                 return Err(IngestError::OutOfTime);
@@ -233,12 +232,12 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
             None
         }
     };
-    let mut step = if source.is_some() { Step::Extract } else { Step::Embed };
+    let mut step = if opened.is_some() { Step::Extract } else { Step::Embed };
     loop {
-        step = match (step, source) {
-            (Step::Claim | Step::Extract, Some(source)) => {
+        step = match (step, opened.take()) {
+            (Step::Claim | Step::Extract, Some(opened)) => {
                 let (begun, inputs) = Ahead::begin(app, lease, deadline).unzip();
-                let reading = Passages::begin(app, source, inputs, deadline);
+                let reading = Passages::begin(app, opened, inputs, deadline);
                 passages = Some(timed("extract", lease, reading).await?);
                 ahead = begun;
                 Step::Stage
@@ -250,15 +249,17 @@ async fn steps(app: &App, lease: Lease, source: Option<&Source>, deadline: Deadl
                 Step::Embed
             }
             (Step::Embed | Step::Claim | Step::Extract, _) => {
-                if timed("embed", lease, embed::embed(app, lease, ahead.take(), deadline)).await?
-                    == embed::Progress::OutOfTime
-                {
+                let embedding = timed("embed", lease, embed::embed(app, lease, ahead.take(), deadline));
+                let (progress, first) = tokio::join!(embedding, verify::first(app, lease));
+                let progress = progress?;
+                expected = first?;
+                if progress == embed::Progress::OutOfTime {
                     return Ok(Outcome::Paused(Box::new(still_there(app, lease).await?)));
                 }
                 Step::Verify
             }
             (Step::Verify, _) => {
-                timed("verify", lease, verify::verify(app, lease, deadline)).await?;
+                timed("verify", lease, verify::verify(app, lease, std::mem::take(&mut expected), deadline)).await?;
                 Step::Activate
             }
             (Step::Activate, _) => {

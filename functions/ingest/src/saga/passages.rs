@@ -1,5 +1,7 @@
 //! Step 2: read the document and cut it, on threads of their own. What is cut can be taken while the rest is being cut.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 use shared::{
     App,
@@ -13,7 +15,7 @@ use super::ahead::Inputs;
 use crate::{
     chunk::{self, Chunk, Limits},
     error::IngestError,
-    extract::{self, Job, sandbox::Sandbox},
+    extract::{self, ExtractError, Extracted, Job, sandbox::Sandbox},
     request::Source,
 };
 
@@ -57,6 +59,52 @@ impl Passage {
     }
 }
 
+/// A document that is to be read, or is being read.
+#[derive(Debug)]
+pub struct Opened {
+    source: Arc<Source>,
+    reading: Option<JoinHandle<Result<Extracted, ExtractError>>>,
+}
+
+impl Opened {
+    /// To be read when it is time for that.
+    #[must_use]
+    pub fn new(source: Arc<Source>) -> Self {
+        Self { source, reading: None }
+    }
+
+    /// Read at once, if that is quickly done, by who does not know yet whether it must be. Then it waits for nothing.
+    #[must_use]
+    pub fn early(app: &App, source: Arc<Source>) -> Self {
+        let reading = (!source.format.is_contained()).then(|| read_here(&source, job(app, &source)));
+        Self { source, reading }
+    }
+
+    async fn read(self, app: &App, deadline: Deadline) -> Result<(Arc<Source>, Extracted), IngestError> {
+        let Self { source, reading } = self;
+        let job = job(app, &source);
+        let extracted = if source.format.is_contained() {
+            Sandbox::new(app.config.extraction.clone()).extract(source.bytes.clone(), job, deadline).await?
+        } else {
+            let reading = reading.unwrap_or_else(|| read_here(&source, job));
+            let read = timeout_at(deadline.instant(), reading).await.map_err(|_| IngestError::OutOfTime)?;
+            read.map_err(IngestError::Panicked)??
+        };
+        Ok((source, extracted))
+    }
+}
+
+fn job(app: &App, source: &Source) -> Job {
+    let config = &app.config.extraction;
+    let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
+    Job { limits, charset: source.charset.clone(), ..Job::new(source.format) }
+}
+
+fn read_here(source: &Source, job: Job) -> JoinHandle<Result<Extracted, ExtractError>> {
+    let bytes = source.bytes.clone();
+    tokio::task::spawn_blocking(move || extract::extract_as(&bytes, &job))
+}
+
 /// A document's passages, in their order, while it is being cut.
 pub(super) struct Passages {
     /// What has come so far.
@@ -71,30 +119,22 @@ pub(super) struct Passages {
 }
 
 impl Passages {
-    /// Begins to read, and waits for the first passage: by then it is known whether the document can be read. Who is `ahead`
-    /// hears of each.
+    /// Reads, begins to cut, and waits for the first passage: by then it is known whether the document can be read. Who is
+    /// `ahead` hears of each.
     pub(super) async fn begin(
         app: &App,
-        source: &Source,
+        opened: Opened,
         ahead: Option<Inputs>,
         deadline: Deadline,
     ) -> Result<Self, IngestError> {
-        let (bytes, embedder, config) = (source.bytes.clone(), app.embedder.clone(), &app.config.extraction);
-        let limits = extract::Limits { text_bytes_max: config.text_bytes_max, pages_max: config.pages_max };
-        let job = Job { limits, charset: source.charset.clone(), ..Job::new(source.format) };
-        let contained = if source.format.is_contained() {
-            Some(Sandbox::new(config.clone()).extract(bytes.clone(), job.clone(), deadline).await?)
-        } else {
-            None
-        };
-        let text_bytes = contained.as_ref().map_or(bytes.len(), |extracted| extracted.text.len());
-        let given = source.title.clone();
+        let (source, extracted) = opened.read(app, deadline).await?;
+        let embedder = app.embedder.clone();
+        let come_soon = extracted.text.len() <= SOON_CUT;
         let (cut_chunks, chunks) = std::sync::mpsc::channel();
         let cut = move || {
-            let extracted = contained.map_or_else(|| extract::extract_as(&bytes, &job), Ok)?;
             let limits = self::limits(embedder.as_ref());
             let count = |text: &str| embedder.count_tokens(text);
-            let title = given.as_ref().map(shared::domain::Title::as_str);
+            let title = source.title.as_ref().map(shared::domain::Title::as_str);
             let each = |limits, give: &mut dyn FnMut(Chunk)| chunk::each_chunk(&extracted, limits, &count, give);
             // The receiver is gone only when nobody waits for the passages any more.
             let mut give = |chunk| drop(cut_chunks.send(chunk));
@@ -116,7 +156,6 @@ impl Passages {
             both.1.map_err(IngestError::Panicked)?;
             Ok(title)
         });
-        let come_soon = text_bytes <= SOON_CUT;
         let mut passages = Self { cut: Vec::new(), coming, reading: Some(reading), title: None, come_soon, deadline };
         passages.next(0, 1).await?;
         Ok(passages)

@@ -1,6 +1,6 @@
 //! A claimed revision whose text lies in a bucket: whoever takes it over reads it there.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use shared::{
     App,
@@ -24,7 +24,7 @@ pub(super) enum Unread {
     /// The chunks are stored.
     Nothing,
     /// The whole document.
-    Whole(Box<Source>),
+    Whole(Arc<Source>),
     /// A long text, part by part.
     Parts(PartedObject),
 }
@@ -62,7 +62,7 @@ pub(super) async fn unread(app: &App, lease: Lease, deadline: Deadline) -> Resul
         return Ok(Unread::Parts(parted));
     }
     let bytes = parted.object.whole(app, deadline).await?;
-    Ok(Unread::Whole(Box::new(Source {
+    Ok(Unread::Whole(Arc::new(Source {
         knowledge_base: Some(lease.knowledge_base),
         source_uri,
         title: None,

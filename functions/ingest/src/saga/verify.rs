@@ -26,11 +26,19 @@ const PAGE: i64 = 2_000;
 /// Chunks that are embedded at once when they turn out to be missing.
 const REPAIR_BATCH: usize = 32;
 
-/// Verifies the whole revision, page by page.
-pub(super) async fn verify(app: &App, lease: Lease, deadline: Deadline) -> Result<(), IngestError> {
+/// Chunks by their places.
+pub(super) type Page = Vec<(i32, ChunkId)>;
+
+/// The revision's first chunks. They are the same from the time when all are stored: to be read beside other work.
+pub(super) async fn first(app: &App, lease: Lease) -> Result<Page, DbError> {
+    page(app, lease, -1).await
+}
+
+/// Verifies the whole revision, page by page, the first of which was read before.
+pub(super) async fn verify(app: &App, lease: Lease, first: Page, deadline: Deadline) -> Result<(), IngestError> {
     reached(failpoint::VERIFY_BEFORE);
-    let (index, mut next) = tokio::try_join!(collections::live(app), page(app, lease, -1))?;
-    let index = &*index;
+    let index = &*collections::live(app).await?;
+    let mut next = first;
     while let Some((through, _)) = next.last() {
         let through = *through;
         let ids: Vec<ChunkId> = std::mem::take(&mut next).into_iter().map(|(_, id)| id).collect();
@@ -80,7 +88,7 @@ async fn repair(
     Ok(())
 }
 
-async fn page(app: &App, lease: Lease, through: i32) -> Result<Vec<(i32, ChunkId)>, DbError> {
+async fn page(app: &App, lease: Lease, through: i32) -> Result<Page, DbError> {
     let rows = app
         .db
         .query(

@@ -93,9 +93,12 @@ fn bytes_that_are_no_utf8_are_refused_where_they_stand() {
 fn control_characters_are_refused_in_every_format() {
     for format in MARKUP {
         for code in [0, 1, 8, 0x0b, 0x1b, 0x7f_u8] {
-            let bytes = [b'a', b'b', code];
-            let refused = ExtractError::ControlCharacter { byte_offset: 2, code: code.into() };
-            assert_eq!(extract(&bytes, format), Err(refused));
+            // Also far behind the beginning, and the first of several.
+            for byte_offset in [2, 63, 64, 200] {
+                let bytes = [&vec![b'a'; byte_offset], &[code, b'b', 2][..]].concat();
+                let refused = ExtractError::ControlCharacter { byte_offset, code: code.into() };
+                assert_eq!(extract(&bytes, format), Err(refused));
+            }
         }
         assert!(extract(b"a\tb\r\n\x0cc", format).is_ok());
     }
