@@ -11,7 +11,10 @@ use shared::{
     embed::{EmbedError, Embedder},
     sparse::SparseVector,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tracing::Instrument as _;
 
 use super::Lease;
@@ -85,11 +88,17 @@ impl Ahead {
         Some((Self { calls, waiting: VecDeque::new(), taken: 0, _work: tasks }, Inputs(inputs)))
     }
 
-    /// What is there of the next `most` chunks, if they begin at `first`: waits for some, and not for all of them.
+    /// What is there of the next `most` chunks, if they begin at `first`: waits for some, and not for all of them. What comes
+    /// as long as its taker is not yet `idle` comes along.
     ///
     /// # Errors
     /// The embedder's, once.
-    pub(super) async fn next(&mut self, first: usize, most: usize) -> Result<Option<Vec<Embedded>>, IngestError> {
+    pub(super) async fn next(
+        &mut self,
+        first: usize,
+        most: usize,
+        idle: &Notify,
+    ) -> Result<Option<Vec<Embedded>>, IngestError> {
         if first != self.taken {
             return Ok(None);
         }
@@ -97,6 +106,7 @@ impl Ahead {
             let Some(embedded) = self.calls.recv().await else { return Ok(None) };
             self.waiting.extend(embedded?);
         }
+        idle.notified().await;
         while self.waiting.len() < most
             && let Ok(embedded) = self.calls.try_recv()
         {
@@ -117,4 +127,27 @@ async fn embed(
     let dense = embedder.embed_passages(inputs, deadline.instant()).await?;
     let both = passages.into_iter().zip(dense);
     Ok(both.map(|((input, sparse), dense)| (input, Vectors { dense, sparse })).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_while_a_batch_is_written_comes_with_the_next() {
+        let (sender, calls) = mpsc::channel(3);
+        let mut ahead = Ahead { calls, waiting: VecDeque::new(), taken: 0, _work: JoinSet::new() };
+        let embedded = || (String::new(), Vectors { dense: Vec::new(), sparse: SparseVector::default() });
+        let idle = Notify::new();
+        sender.send(Ok(vec![embedded(), embedded()])).await.unwrap();
+        let write = async {
+            sender.send(Ok(vec![embedded(), embedded()])).await.unwrap();
+            idle.notify_one();
+        };
+        let (next, ()) = tokio::join!(ahead.next(0, 3, &idle), write);
+        assert_eq!(next.unwrap().unwrap().len(), 3);
+        // What is left of it, at once.
+        idle.notify_one();
+        assert_eq!(ahead.next(3, 9, &idle).await.unwrap().unwrap().len(), 1);
+    }
 }

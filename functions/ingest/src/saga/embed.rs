@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 
+use futures::FutureExt as _;
 use shared::{App, db::DbError, deadline::Deadline};
+use tokio::sync::Notify;
 use tokio_postgres::{Row, types::Type};
 
 use super::{Lease, ahead::Ahead};
@@ -38,8 +40,8 @@ struct Embedded {
     count: i32,
 }
 
-/// Embeds all that is pending. While one batch is being written, the next is being embedded, or taken from what was embedded
-/// ahead.
+/// Embeds all that is pending. While one batch is being written, the next is being embedded; or what was embedded ahead until
+/// then is the next one.
 pub(super) async fn embed(
     app: &App,
     lease: Lease,
@@ -50,9 +52,10 @@ pub(super) async fn embed(
     let mut page = Page { rows: VecDeque::new(), through: -1, targets: Vec::new() };
     let mut embedded = Embedded::default();
     loop {
-        let next = next(app, lease, &mut page, &mut ahead, deadline);
+        let idle = Notify::new();
+        let next = next(app, lease, &mut page, &mut ahead, &idle, deadline);
         let write = write(app, lease, std::mem::take(&mut embedded), deadline);
-        let (next, written) = tokio::join!(next, write);
+        let (next, written) = tokio::join!(next, write.inspect(|_| idle.notify_one()));
         // What was written counts, even when the next batch failed.
         match (written, next) {
             (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
@@ -69,6 +72,7 @@ async fn next(
     lease: Lease,
     page: &mut Page,
     ahead: &mut Option<Ahead>,
+    idle: &Notify,
     deadline: Deadline,
 ) -> Result<Option<Embedded>, IngestError> {
     let (knowledge_base, document) = (lease.knowledge_base, lease.document);
@@ -85,7 +89,7 @@ async fn next(
             let gapless = |&(row, place): &(&Row, i32)| ordinal(row).is_ok_and(|found| found == place);
             let most = page.rows.iter().zip(first..).take_while(gapless).count();
             let taken = match usize::try_from(first) {
-                Ok(first) => running.next(first, most).await?,
+                Ok(first) => running.next(first, most, idle).await?,
                 Err(_) => None,
             };
             let Some(embedded) = taken else {
