@@ -22,8 +22,12 @@ const PARAGRAPHS: usize = 400;
 /// Paragraphs of each text with an endpoint: enough for several calls.
 const PARAGRAPHS_REMOTE: usize = 8_000;
 
-/// Texts that are ingested, in turns with the floor.
-const TURNS: usize = 3;
+/// Texts that are ingested into one collection, in turns with the floor, and one before them. One more, and Qdrant would make a
+/// graph of them (`indexing_threshold`, 10 MB), which takes all processors for seconds.
+const TURNS: usize = 2;
+
+/// Collections with an endpoint, where a turn is a quarter of a second.
+const COLLECTIONS_REMOTE: usize = 8;
 
 /// What an endpoint takes for each request.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -77,40 +81,42 @@ pub(super) async fn measure() -> Vec<Figure> {
     say("texts are being ingested with the model in the process");
     let mut figures = Vec::new();
     let local = TestApp::with(|_| {}).await.app.embedder.clone();
-    figures.push(against(local, PARAGRAPHS, "ingestion, model in the process").await);
+    figures.push(against(local, PARAGRAPHS, 1, "ingestion, model in the process").await);
     say("texts are being ingested with an endpoint of 50 ms");
     let config = HttpConfig::new(endpoint().await, "stub", DIMENSION);
     let remote = Arc::new(HttpEmbedder::new(config).expect("the endpoint is a URL"));
-    figures.push(against(remote, PARAGRAPHS_REMOTE, "ingestion, endpoint of 50 ms").await);
+    figures.push(against(remote, PARAGRAPHS_REMOTE, COLLECTIONS_REMOTE, "ingestion, endpoint of 50 ms").await);
     figures
 }
 
-async fn against(embedder: Arc<dyn Embedder>, paragraphs: usize, what: &'static str) -> Figure {
-    let recorder = Arc::new(Recorder { inner: embedder.clone(), passages: Mutex::default() });
-    let app = TestApp::with(|parts| {
-        parts.embedder = recorder.clone();
-        parts.config.limits.request_timeout = Duration::from_mins(15);
-    })
-    .await;
-    let user = app.register("ann").await;
+async fn against(embedder: Arc<dyn Embedder>, paragraphs: usize, collections: usize, what: &'static str) -> Figure {
     let (mut ours, mut floor, mut chunks) = (Duration::ZERO, Duration::ZERO, 0);
-    for turn in 0..=TURNS {
-        let text = long_text(paragraphs).replace("paragraph", &format!("paragraph {turn}"));
-        let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": format!("text {turn}") });
-        // What a client does to send it is no part of it.
-        let request = request(Method::POST, "/documents", Some(&user.token), Some(body));
-        let begun = Instant::now();
-        app.send(request).await.expect(201);
-        let ingested = begun.elapsed();
-        let passages = std::mem::take(&mut *recorder.passages.lock().unwrap_or_else(PoisonError::into_inner));
-        let count = passages.len();
-        let begun = Instant::now();
-        let deadline = tokio::time::Instant::now() + Duration::from_mins(15);
-        embedder.embed_passages(passages, deadline).await.expect("vectors");
-        let alone = begun.elapsed();
-        // The first one makes the collection and loads the model.
-        if turn > 0 {
-            (ours, floor, chunks) = (ours + ingested, floor + alone, chunks + count);
+    for _ in 0..collections {
+        let recorder = Arc::new(Recorder { inner: embedder.clone(), passages: Mutex::default() });
+        let app = TestApp::with(|parts| {
+            parts.embedder = recorder.clone();
+            parts.config.limits.request_timeout = Duration::from_mins(15);
+        })
+        .await;
+        let user = app.register("ann").await;
+        for turn in 0..=TURNS {
+            let text = long_text(paragraphs).replace("paragraph", &format!("paragraph {turn}"));
+            let body = json!({ "text": text, "media_type": "text/markdown", "source_uri": format!("text {turn}") });
+            // What a client does to send it is no part of it.
+            let request = request(Method::POST, "/documents", Some(&user.token), Some(body));
+            let begun = Instant::now();
+            app.send(request).await.expect(201);
+            let ingested = begun.elapsed();
+            let passages = std::mem::take(&mut *recorder.passages.lock().unwrap_or_else(PoisonError::into_inner));
+            let count = passages.len();
+            let begun = Instant::now();
+            let deadline = tokio::time::Instant::now() + Duration::from_mins(15);
+            embedder.embed_passages(passages, deadline).await.expect("vectors");
+            let alone = begun.elapsed();
+            // The first one makes the collection and loads the model.
+            if turn > 0 {
+                (ours, floor, chunks) = (ours + ingested, floor + alone, chunks + count);
+            }
         }
     }
     let rate = |time: Duration| f64::from(u32::try_from(chunks).unwrap_or(u32::MAX)) / time.as_secs_f64();
