@@ -9,6 +9,8 @@ mod postgres;
 mod process;
 mod properties;
 mod qdrant;
+mod rows;
+mod steps;
 mod system;
 
 use std::{collections::BTreeSet, fmt::Write};
@@ -16,9 +18,9 @@ use std::{collections::BTreeSet, fmt::Write};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use self::{
-    postgres::Content,
     process::Role,
     properties::Reach,
+    rows::Content,
     system::{Action, Budget, State},
 };
 

@@ -2,11 +2,7 @@
 
 use ingest::saga::Step;
 
-use super::{
-    ids::Ids,
-    postgres::{Content, Lease},
-    qdrant::Request,
-};
+use super::{ids::Ids, postgres::Lease, qdrant::Request, rows::Content};
 
 /// What a process is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -4,9 +4,9 @@ use stateright::Property;
 
 use super::{
     Scenario,
-    postgres::{Answer, Key, RevisionState},
     process::{At, Role},
     qdrant::Request,
+    rows::{Answer, Key, Revision, RevisionState},
     system::State,
 };
 
@@ -189,7 +189,7 @@ fn reachable(reach: Reach) -> Property<Scenario> {
         }),
         Reach::Outlived => {
             Property::sometimes("a revision becomes active beside a newer one that is claimed", |_, state: &State| {
-                let claimed = |revision: &super::postgres::Revision| revision.state == RevisionState::Claimed;
+                let claimed = |revision: &Revision| revision.state == RevisionState::Claimed;
                 state.postgres.active().is_some()
                     && state.postgres.revisions.iter().any(claimed)
                     && state.postgres.document.is_some_and(|d| {
