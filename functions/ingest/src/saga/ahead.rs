@@ -28,25 +28,21 @@ const BATCHES_MAX: usize = 6;
 
 /// The work that is ahead. Dropped, it ends.
 pub(super) struct Ahead {
-    calls: mpsc::Receiver<Result<Vec<Embedded>, EmbedError>>,
+    calls: mpsc::Receiver<Result<Vec<(String, Vec<f32>)>, EmbedError>>,
     /// What was received, from the passage `taken` on.
-    waiting: VecDeque<Embedded>,
+    waiting: VecDeque<(String, Vec<f32>)>,
     taken: usize,
+    weights: mpsc::UnboundedReceiver<SparseVector>,
     _work: JoinSet<()>,
 }
 
 /// What was embedded, and its vectors.
 pub(super) type Embedded = (String, Vectors);
 
-/// Takes what is to be embedded, in the chunks' order. Dropped, there is no more.
-pub(super) struct Inputs(mpsc::UnboundedSender<(String, SparseVector)>);
-
-impl Inputs {
-    pub(super) fn push(&self, input: String, weights: SparseVector) {
-        // When a call has failed nobody listens any more, and the error is waiting to be read.
-        let _ = self.0.send((input, weights));
-    }
-}
+/// Take what is to be embedded, and the terms' weights, each in the chunks' order. The weights may come later: nobody waits for
+/// them before all is stored. Dropped, there is no more. When a call has failed nobody listens any more, and the error is
+/// waiting to be read.
+pub(super) type Inputs = (mpsc::UnboundedSender<String>, mpsc::UnboundedSender<SparseVector>);
 
 impl Ahead {
     /// Begins. `None` where the document may have had chunks before: most of them have their points then.
@@ -60,6 +56,7 @@ impl Ahead {
         let (sender, calls) = mpsc::channel(BATCHES_MAX * calls_in_batch);
         // As large as the text, which is in memory.
         let (inputs, cut) = mpsc::unbounded_channel();
+        let (all_weights, weights) = mpsc::unbounded_channel();
         let cut = stream::unfold(cut, async |mut cut| Some((cut.recv().await?, cut)));
         let work = cut
             .chunks(size)
@@ -85,7 +82,7 @@ impl Ahead {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(work.in_current_span());
-        Some((Self { calls, waiting: VecDeque::new(), taken: 0, _work: tasks }, Inputs(inputs)))
+        Some((Self { calls, waiting: VecDeque::new(), taken: 0, weights, _work: tasks }, (inputs, all_weights)))
     }
 
     /// What is there of the next `most` chunks, if they begin at `first`: waits for some, and not for all of them. What comes
@@ -114,19 +111,22 @@ impl Ahead {
         }
         let count = most.min(self.waiting.len());
         self.taken += count;
-        Ok(Some(self.waiting.drain(..count).collect()))
+        let mut embedded = Vec::with_capacity(count);
+        for (input, dense) in self.waiting.drain(..count) {
+            let Some(sparse) = self.weights.recv().await else { return Ok(None) };
+            embedded.push((input, Vectors { dense, sparse }));
+        }
+        Ok(Some(embedded))
     }
 }
 
 async fn embed(
     embedder: &dyn Embedder,
-    passages: Vec<(String, SparseVector)>,
+    passages: Vec<String>,
     deadline: Deadline,
-) -> Result<Vec<Embedded>, EmbedError> {
-    let inputs = passages.iter().map(|(input, _)| input.clone()).collect();
-    let dense = embedder.embed_passages(inputs, deadline.instant()).await?;
-    let both = passages.into_iter().zip(dense);
-    Ok(both.map(|((input, sparse), dense)| (input, Vectors { dense, sparse })).collect())
+) -> Result<Vec<(String, Vec<f32>)>, EmbedError> {
+    let vectors = embedder.embed_passages(passages.clone(), deadline.instant()).await?;
+    Ok(passages.into_iter().zip(vectors).collect())
 }
 
 #[cfg(test)]
@@ -136,8 +136,12 @@ mod tests {
     #[tokio::test]
     async fn what_comes_while_a_batch_is_written_comes_with_the_next() {
         let (sender, calls) = mpsc::channel(3);
-        let mut ahead = Ahead { calls, waiting: VecDeque::new(), taken: 0, _work: JoinSet::new() };
-        let embedded = || (String::new(), Vectors { dense: Vec::new(), sparse: SparseVector::default() });
+        let (all_weights, weights) = mpsc::unbounded_channel();
+        let mut ahead = Ahead { calls, waiting: VecDeque::new(), taken: 0, weights, _work: JoinSet::new() };
+        for _ in 0..4 {
+            all_weights.send(SparseVector::default()).unwrap();
+        }
+        let embedded = || (String::new(), Vec::new());
         let idle = Notify::new();
         sender.send(Ok(vec![embedded(), embedded()])).await.unwrap();
         let write = async {

@@ -73,7 +73,7 @@ async fn go_on(app: &App, lease: Lease, parted: &PartedObject, deadline: Deadlin
             Ok(extracted) => {
                 let limits = passages::limits(embedder.as_ref());
                 let chunks = chunk::chunk(&extracted, limits, &|text| embedder.count_tokens(text))?;
-                Ok(Passage::each(chunks, None).collect())
+                Ok(Passage::each(chunks).map(|(passage, _)| passage).collect())
             }
             // White space; whether there is anything else is known at the end.
             Err(ExtractError::Empty) => Ok(Vec::new()),

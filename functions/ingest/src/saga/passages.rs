@@ -7,7 +7,7 @@ use shared::{
     App,
     deadline::Deadline,
     embed::Embedder,
-    sparse::{self, Terms, TsVector},
+    sparse::{self, SparseVector, Terms, TsVector},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout_at};
 
@@ -40,21 +40,14 @@ pub(super) struct Passage {
 }
 
 impl Passage {
-    /// Of each chunk; who is `ahead` hears of it at once. Not for the async threads.
-    pub(super) fn each(
-        chunks: impl IntoIterator<Item = Chunk>,
-        ahead: Option<&Inputs>,
-    ) -> impl Iterator<Item = Passage> {
+    /// Of each chunk, and the weights of its terms. Not for the async threads.
+    pub(super) fn each(chunks: impl IntoIterator<Item = Chunk>) -> impl Iterator<Item = (Passage, SparseVector)> {
         let mut words = sparse::Passages::default();
         chunks.into_iter().map(move |chunk| {
             let input = chunk::embedding_input(&chunk.heading_path, &chunk.text);
             let above = input.strip_suffix(&chunk.text).unwrap_or_default();
             let Terms { weights, lexemes } = words.terms(above, &chunk.text);
-            let hash = Sha256::digest(&input).into();
-            if let Some(ahead) = ahead {
-                ahead.push(input, weights);
-            }
-            Self { hash, words: lexemes, chunk }
+            (Self { hash: Sha256::digest(&input).into(), words: lexemes, chunk }, weights)
         })
     }
 }
@@ -131,20 +124,29 @@ impl Passages {
         let embedder = app.embedder.clone();
         let come_soon = extracted.text.len() <= SOON_CUT;
         let (cut_chunks, chunks) = std::sync::mpsc::channel();
+        let (inputs, all_weights) = ahead.unzip();
         let cut = move || {
             let limits = self::limits(embedder.as_ref());
             let count = |text: &str| embedder.count_tokens(text);
             let title = source.title.as_ref().map(shared::domain::Title::as_str);
             let each = |limits, give: &mut dyn FnMut(Chunk)| chunk::each_chunk(&extracted, limits, &count, give);
-            // The receiver is gone only when nobody waits for the passages any more.
-            let mut give = |chunk| drop(cut_chunks.send(chunk));
+            // A receiver is gone only when nobody waits for what comes any more.
+            let mut give = |chunk: Chunk| {
+                if let Some(inputs) = &inputs {
+                    drop(inputs.send(chunk::embedding_input(&chunk.heading_path, &chunk.text)));
+                }
+                drop(cut_chunks.send(chunk));
+            };
             chunk::under_title(title, limits, &count, each, &mut give)?;
             Ok::<_, IngestError>(extracted.title)
         };
         let (finished, coming) = mpsc::unbounded_channel();
         // Beside the cutting, which takes about as long.
         let finish = move || {
-            for passage in Passage::each(chunks, ahead.as_ref()) {
+            for (passage, weights) in Passage::each(chunks) {
+                if let Some(all_weights) = &all_weights {
+                    drop(all_weights.send(weights));
+                }
                 if finished.send(passage).is_err() {
                     break;
                 }
