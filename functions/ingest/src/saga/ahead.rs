@@ -28,15 +28,18 @@ const BATCHES_MAX: usize = 6;
 
 /// The work that is ahead. Dropped, it ends.
 pub(super) struct Ahead {
-    calls: mpsc::Receiver<Result<Vec<(String, Vec<f32>)>, EmbedError>>,
+    calls: mpsc::Receiver<Result<Vec<Dense>, EmbedError>>,
     /// What was received, from the passage `taken` on.
-    waiting: VecDeque<(String, Vec<f32>)>,
+    waiting: VecDeque<Dense>,
     taken: usize,
     weights: mpsc::UnboundedReceiver<SparseVector>,
     _work: JoinSet<()>,
 }
 
-/// What was embedded, and its vectors.
+/// What was embedded, and its vector.
+type Dense = (String, Vec<f32>);
+
+/// The same, with both vectors.
 pub(super) type Embedded = (String, Vectors);
 
 /// Take what is to be embedded, and the terms' weights, each in the chunks' order. The weights may come later: nobody waits for
@@ -120,11 +123,7 @@ impl Ahead {
     }
 }
 
-async fn embed(
-    embedder: &dyn Embedder,
-    passages: Vec<String>,
-    deadline: Deadline,
-) -> Result<Vec<(String, Vec<f32>)>, EmbedError> {
+async fn embed(embedder: &dyn Embedder, passages: Vec<String>, deadline: Deadline) -> Result<Vec<Dense>, EmbedError> {
     let vectors = embedder.embed_passages(passages.clone(), deadline.instant()).await?;
     Ok(passages.into_iter().zip(vectors).collect())
 }
