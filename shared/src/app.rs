@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// What a function's handlers share. Cheap to clone. Nothing in it connects or loads before it is first used, so
-/// that a cold start pays only for what its request needs.
+/// that a cold start pays only for what its request needs; but a function's start may begin to connect to PostgreSQL
+/// ([`Db::connect_early`]), which next to all requests need.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The configuration.

@@ -8,6 +8,10 @@ use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
-    let signer = auth::Signer::starting(config.tokens.clone());
-    lambda_http::run(auth::router(App::without_model(config)?, signer)?).await
+    let app = App::without_model(config)?;
+    app.db.connect_early();
+    // On its way while the rest is made.
+    tokio::task::yield_now().await;
+    let signer = auth::Signer::starting(app.config.tokens.clone());
+    lambda_http::run(auth::router(app, signer)?).await
 }

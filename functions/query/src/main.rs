@@ -6,5 +6,7 @@ use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
-    lambda_http::run(query::router(App::new(config)?)?).await
+    let app = App::new(config)?;
+    app.db.connect_early();
+    lambda_http::run(query::router(app)?).await
 }

@@ -1,7 +1,11 @@
 //! New connections: with the password that holds now. One that is refused may have been rotated; then it is read again, and
 //! the connection is tried once more. Connections that stand outlive a rotation.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use deadpool_postgres::Connect;
 use futures::{FutureExt, future::BoxFuture};
@@ -17,11 +21,19 @@ use crate::{
     secrets::Credential,
 };
 
+/// A connection, and what drives it.
+type Connected = (Client, JoinHandle<()>);
+
 /// Connects as the URL says that holds at the moment.
-pub(super) struct Connector {
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Inner>);
+
+struct Inner {
     url: Credential,
     tls: MakeRustlsConnect,
     connect_timeout: Duration,
+    /// A connection that nobody has asked for yet.
+    begun: Mutex<Option<JoinHandle<Result<Connected, Error>>>>,
 }
 
 impl Connector {
@@ -30,10 +42,39 @@ impl Connector {
         check(config.url.expose_secret())?;
         let url = Credential::checked(config.url.clone(), config.url_entry.clone(), check);
         let tls = tls::connector(config.ca_file.as_deref())?;
-        Ok(Self { url, tls, connect_timeout: config.connect_timeout })
+        let begun = Mutex::default();
+        Ok(Self(Arc::new(Inner { url, tls, connect_timeout: config.connect_timeout, begun })))
     }
 
-    async fn once(&self, url: &Arc<SecretString>, given: &Config) -> Result<(Client, JoinHandle<()>), Error> {
+    /// Begins to connect: who asks first takes that one.
+    pub(super) fn begin(&self) {
+        let inner = self.0.clone();
+        let connecting = tokio::spawn(async move { inner.connect(&Config::new()).await });
+        *self.0.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(connecting);
+    }
+}
+
+impl Inner {
+    /// What was begun, as long as it is good: a failure before anybody asked, perhaps long ago, is nobody's.
+    async fn begun(&self) -> Option<Result<Connected, Error>> {
+        let connecting = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let is_old = connecting.is_finished();
+        match connecting.await.ok()? {
+            Ok((client, _)) if client.is_closed() => None,
+            Err(_) if is_old => None,
+            connected => Some(connected),
+        }
+    }
+
+    async fn connect(&self, given: &Config) -> Result<Connected, Error> {
+        let shown = self.url.now();
+        match self.once(&shown, given).await {
+            Err(error) if is_refused(&error) && self.url.renew(&shown).await => self.once(&self.url.now(), given).await,
+            other => other,
+        }
+    }
+
+    async fn once(&self, url: &Arc<SecretString>, given: &Config) -> Result<Connected, Error> {
         // Checked before it was taken up; if it were none, the pool's own would be refused likewise.
         let mut config = parse(url.expose_secret()).unwrap_or_else(|_| given.clone());
         config
@@ -54,18 +95,22 @@ impl Connector {
 }
 
 impl Connect for Connector {
-    fn connect(&self, given: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), Error>> {
+    fn connect(&self, given: &Config) -> BoxFuture<'_, Result<Connected, Error>> {
         let given = given.clone();
         async move {
-            let shown = self.url.now();
-            match self.once(&shown, &given).await {
-                Err(error) if is_refused(&error) && self.url.renew(&shown).await => {
-                    self.once(&self.url.now(), &given).await
-                }
-                other => other,
+            match self.0.begun().await {
+                Some(connected) => connected,
+                None => self.0.connect(&given).await,
             }
         }
         .boxed()
+    }
+}
+
+// What it holds can not be shown, or must not.
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
     }
 }
 

@@ -46,10 +46,11 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may be silent before the peer is asked whether it is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// A pool of connections to PostgreSQL. Cheap to clone; connects when first used.
+/// A pool of connections to PostgreSQL. Cheap to clone; connects when first used, if not told before.
 #[derive(Clone, Debug)]
 pub struct Db {
     pool: Pool,
+    connector: Connector,
     transaction_timeout: Duration,
     deadline: Option<Deadline>,
     retries: RetryBudget,
@@ -62,7 +63,8 @@ impl Db {
     /// When the URL or the certificate authority's file can not be read.
     pub fn new(config: &DatabaseConfig) -> Result<Self, ConfigError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_connect(tokio_postgres::Config::new(), Connector::new(config)?, recycling);
+        let connector = Connector::new(config)?;
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), connector.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(config.pool_max)
             .runtime(Runtime::Tokio1)
@@ -71,7 +73,13 @@ impl Db {
             .build()
             .map_err(|source| ConfigError::invalid("DATABASE_POOL_MAX", source))?;
         let transaction_timeout = config.transaction_timeout;
-        Ok(Self { pool, transaction_timeout, deadline: None, retries: RetryBudget::new("postgresql") })
+        Ok(Self { pool, connector, transaction_timeout, deadline: None, retries: RetryBudget::new("postgresql") })
+    }
+
+    /// Begins to connect, so that it is done beside whatever else a start takes; the first statement waits for the rest of it,
+    /// and is told if it fails. Only on a runtime of tokio.
+    pub fn connect_early(&self) {
+        self.connector.begin();
     }
 
     /// The same pool, for calls that must end by `deadline`: waiting for a connection, attempts and pauses included.

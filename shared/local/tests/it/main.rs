@@ -15,6 +15,7 @@ mod audit;
 mod audit_pages;
 mod budgets;
 mod certificates;
+mod connections;
 mod consistency;
 mod contract;
 mod crash;
