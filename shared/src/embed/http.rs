@@ -2,12 +2,21 @@
 //!
 //! <https://platform.openai.com/docs/api-reference/embeddings/create>
 
-use std::{num::NonZero, time::Duration};
+use std::{
+    fmt,
+    num::NonZero,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, SeqAccess, Visitor},
+};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout_at},
@@ -89,6 +98,8 @@ pub struct HttpEmbedder {
     endpoint: Endpoint,
     retries: RetryBudget,
     requests: Semaphore,
+    /// It has refused to write vectors in base64, as a few endpoints do.
+    writes_numbers: AtomicBool,
 }
 
 impl HttpEmbedder {
@@ -102,7 +113,8 @@ impl HttpEmbedder {
             .map_err(|error| EmbedError::Config { source: error.into() })?;
         let space = Space { model: config.model.clone(), dimension: config.dimension };
         let requests = Semaphore::new(config.requests_max.get());
-        Ok(Self { space, config, endpoint, retries: RetryBudget::new("embedder"), requests })
+        let (retries, writes_numbers) = (RetryBudget::new("embedder"), AtomicBool::new(false));
+        Ok(Self { space, config, endpoint, retries, requests, writes_numbers })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.
@@ -110,9 +122,14 @@ impl HttpEmbedder {
         self.retries.note_call();
         let mut attempt = 1;
         loop {
-            let outcome = timeout_at(deadline, self.attempt(&inputs)).await;
+            let numbers = self.writes_numbers.load(Ordering::Relaxed);
+            let outcome = timeout_at(deadline, self.attempt(&inputs, numbers)).await;
             let error = match outcome.unwrap_or(Err(EmbedError::Timeout)) {
                 Ok(vectors) => return Ok(vectors),
+                Err(error) if !numbers && is_about_encoding(&error) => {
+                    self.writes_numbers.store(true, Ordering::Relaxed);
+                    continue;
+                }
                 Err(error) => error,
             };
             let wait = match &error {
@@ -129,11 +146,12 @@ impl HttpEmbedder {
         }
     }
 
-    async fn attempt(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, EmbedError> {
+    async fn attempt(&self, inputs: &[String], numbers: bool) -> Result<Vec<Vec<f32>>, EmbedError> {
         let question = Question {
             model: &self.config.model,
             input: inputs,
-            encoding_format: "float",
+            // A quarter of the bytes, and next to nothing to parse.
+            encoding_format: if numbers { "float" } else { "base64" },
             dimensions: self.config.send_dimension.then_some(self.config.dimension),
         };
         let request = self.endpoint.post().timeout(self.config.request_timeout).json(&question);
@@ -246,7 +264,41 @@ struct Answer {
 #[derive(Deserialize)]
 struct Item {
     index: usize,
+    #[serde(deserialize_with = "components")]
     embedding: Vec<f32>,
+}
+
+/// Whatever was asked for: some endpoints know one form alone.
+fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+    deserializer.deserialize_any(Components)
+}
+
+struct Components;
+
+impl<'de> Visitor<'de> for Components {
+    type Value = Vec<f32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("numbers, or base64 of them")
+    }
+
+    /// Each is 32 bits wide, and little-endian.
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
+        let bytes = STANDARD.decode(text).map_err(E::custom)?;
+        let (numbers, rest) = bytes.as_chunks();
+        if !rest.is_empty() {
+            return Err(E::invalid_length(bytes.len(), &"four bytes for each number"));
+        }
+        Ok(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Vec<f32>, A::Error> {
+        let mut vector = Vec::new();
+        while let Some(number) = numbers.next_element()? {
+            vector.push(number);
+        }
+        Ok(vector)
+    }
 }
 
 impl Answer {
@@ -285,6 +337,12 @@ fn unit(mut vector: Vec<f32>) -> Option<Vec<f32>> {
         *x /= length;
     }
     Some(vector)
+}
+
+/// Whether an endpoint refuses the form in which it was asked to write vectors.
+fn is_about_encoding(error: &EmbedError) -> bool {
+    let EmbedError::Rejected { status: 400 | 422, detail } = error else { return false };
+    ["encoding_format", "base64"].iter().any(|word| detail.contains(word))
 }
 
 /// The URL is left out: it may be private, and it is known.

@@ -215,7 +215,7 @@ async fn requests_are_cut_and_their_vectors_come_back_in_order() {
     let (config, requests) = endpoint(|_, headers, body| {
         assert_eq!(headers["authorization"], format!("Bearer {KEY}"));
         assert_eq!(body["model"], "tiny");
-        assert_eq!(body["encoding_format"], "float");
+        assert_eq!(body["encoding_format"], "base64");
         assert_eq!(body["dimensions"], 2);
         assert!(body["input"].as_array().unwrap().len() <= 2);
         // The first is answered last.
@@ -230,6 +230,39 @@ async fn requests_are_cut_and_their_vectors_come_back_in_order() {
     let (odd, even) = (vec![0.8, 0.6], vec![0.6, 0.8]);
     assert_eq!(found, [odd.clone(), even.clone(), even, odd.clone(), odd]);
     assert_eq!(requests.load(Ordering::SeqCst), 3);
+}
+
+/// (3, 4), in base64.
+const THREE_FOUR: &str = "AABAQAAAgEA=";
+
+fn one(embedding: impl Into<Value>) -> Response {
+    Json(json!({ "data": [{ "index": 0, "embedding": embedding.into() }] })).into_response()
+}
+
+#[tokio::test]
+async fn vectors_in_base64_are_read() {
+    let (config, _) = endpoint(|_, _, _| one(THREE_FOUR)).await;
+    assert_eq!(embed(config, &["a"]).await.unwrap(), [vec![0.6, 0.8]]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_base64_is_asked_for_numbers_from_then_on() {
+    let (config, requests) = endpoint(|_, _, body| match body["encoding_format"].as_str() {
+        Some("float") => vectors(body),
+        _ => (StatusCode::BAD_REQUEST, "'base64' is not one of ['float'] - 'encoding_format'").into_response(),
+    })
+    .await;
+    let embedder = HttpEmbedder::new(HttpConfig { attempts_max: 1, ..config }).unwrap();
+    for _ in 0..3 {
+        assert_eq!(embedder.embed_query("bb".to_owned(), soon()).await.unwrap(), [0.6, 0.8]);
+    }
+    assert_eq!(requests.load(Ordering::SeqCst), 4);
+
+    let refusal = "encoding_format: neither base64 nor float";
+    let (config, requests) = endpoint(move |_, _, _| (StatusCode::BAD_REQUEST, refusal).into_response()).await;
+    let error = embed(config, &["a"]).await.unwrap_err();
+    assert!(matches!(error, EmbedError::Rejected { status: 400, .. }), "{error:?}");
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
@@ -327,6 +360,9 @@ async fn an_unusable_answer_is_refused_and_not_asked_for_again() {
         (json!([item(0, json!([1, 2]))]), "1 vectors for 2 inputs"),
         (json!([item(0, json!([1, 2])), item(0, json!([1, 2]))]), "no vector for input 1"),
         (json!([item(0, json!([0, 0])), item(1, json!([1, 2]))]), "vector 0 has no direction"),
+        (json!([item(0, json!("AABAQAAAgEA=")), item(1, json!("AABA"))]), "four bytes for each number"),
+        (json!([item(0, json!("AABAQAAAgEA=")), item(1, json!("no base64"))]), "Invalid symbol"),
+        (json!([item(0, json!("AABAQA==")), item(1, json!("AABAQA=="))]), "1 components instead of 2"),
         (json!("nonsense"), "invalid type"),
     ];
     for (data, expected) in cases {

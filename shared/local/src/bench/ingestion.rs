@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use axum::{Json, Router, routing::post};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, header};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
@@ -127,13 +128,15 @@ async fn against(embedder: Arc<dyn Embedder>, paragraphs: usize, collections: us
 #[derive(Deserialize)]
 struct Question {
     input: Vec<IgnoredAny>,
+    encoding_format: String,
 }
 
 /// An endpoint that takes its time, and answers any number of requests at once. It takes next to no work, which would be
 /// another machine's.
 async fn endpoint() -> String {
-    let vector = format!("[0.05{}]", ",0.05".repeat(DIMENSION - 1));
-    let embed = async move |Json(Question { input }): Json<Question>| {
+    let vector = format!("\"{}\"", STANDARD.encode(0.05_f32.to_le_bytes().repeat(DIMENSION)));
+    let embed = async move |Json(Question { input, encoding_format }): Json<Question>| {
+        assert_eq!(encoding_format, "base64", "another form is asked for");
         tokio::time::sleep(LATENCY).await;
         let item = |index| format!(r#"{{"index":{index},"embedding":{vector}}}"#);
         let data = (0..input.len()).map(item).collect::<Vec<_>>().join(",");

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream};
 use ingest::failpoint;
-use local::testkit::{HashEmbedder, Inbox, TestApp, TestUser, long_text};
+use local::testkit::{HashEmbedder, Inbox, TestApp, TestUser, large, long_text};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -24,6 +24,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Cases at the same time.
 const AT_ONCE: usize = 3;
+
+/// Megabytes of a text of a few parts, and of one of many.
+const SHORT: usize = 4;
+const LONG: usize = 16;
 
 /// Far more than a case takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -174,4 +178,13 @@ async fn killed_anywhere_a_long_text_is_gone_on_with_where_the_last_commit_was()
     let results: Vec<Result<(), Case>> = running.buffer_unordered(AT_ONCE).collect().await;
     let failed: Vec<Case> = results.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "failed, see above: {failed:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_four_times_as_long_takes_no_more_memory() {
+    let short = large::measure(SHORT, |_| {}).await;
+    let long = large::measure(LONG, |_| {}).await;
+    // The difference of the texts, once, would be twice that.
+    let allowed = (LONG - SHORT) as u64 * 1_000 / 2;
+    assert!(long.peak_kib < short.peak_kib + allowed, "{short}; {long}");
 }

@@ -60,6 +60,8 @@ impl Function {
             .env("TOKEN_ISSUER", &config.tokens.issuer)
             .env("TOKEN_AUDIENCE", &config.tokens.audience)
             .env("TOKEN_JWKS", &config.tokens.jwks)
+            // As in template.yaml.
+            .env("MALLOC_ARENA_MAX", "1")
             .env("REQUEST_TIMEOUT_MS", config.limits.request_timeout.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
