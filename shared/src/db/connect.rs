@@ -10,7 +10,7 @@ use std::{
 use deadpool_postgres::Connect;
 use futures::{FutureExt, future::BoxFuture};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Client, Config, Error, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -55,15 +55,12 @@ impl Connector {
 }
 
 impl Inner {
-    /// What was begun, as long as it is good: a failure before anybody asked, perhaps long ago, is nobody's.
-    async fn begun(&self) -> Option<Result<Connected, Error>> {
+    /// What was begun, if it is good or soon will be. It may be old: a container is frozen at any point of it, and for as long
+    /// as nobody asks. So its failure is nobody's, and tells nothing of now.
+    async fn begun(&self) -> Option<Connected> {
         let connecting = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let is_old = connecting.is_finished();
-        match connecting.await.ok()? {
-            Ok((client, _)) if client.is_closed() => None,
-            Err(_) if is_old => None,
-            connected => Some(connected),
-        }
+        let connected = timeout(self.connect_timeout, connecting).await.ok()?.ok()?.ok()?;
+        (!connected.0.is_closed()).then_some(connected)
     }
 
     async fn connect(&self, given: &Config) -> Result<Connected, Error> {
@@ -99,7 +96,7 @@ impl Connect for Connector {
         let given = given.clone();
         async move {
             match self.0.begun().await {
-                Some(connected) => connected,
+                Some(connected) => Ok(connected),
                 None => self.0.connect(&given).await,
             }
         }

@@ -77,7 +77,7 @@ impl Db {
     }
 
     /// Begins to connect, so that it is done beside whatever else a start takes; the first statement waits for the rest of it,
-    /// and is told if it fails. Only on a runtime of tokio.
+    /// and connects by itself if that fails. Only on a runtime of tokio.
     pub fn connect_early(&self) {
         self.connector.begin();
     }

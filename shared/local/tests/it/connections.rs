@@ -80,16 +80,24 @@ async fn one_that_broke_before_anybody_asked_is_made_anew() {
 }
 
 #[tokio::test]
-async fn one_that_fails_while_it_is_waited_for_is_told() {
-    let world = start().await;
-    world.proxy.pause();
-    world.db.connect_early();
-    let asked = tokio::spawn({
-        let db = world.db.clone();
-        async move { backend(&db).await }
-    });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    world.proxy.refuse();
-    let error = asked.await.unwrap().unwrap_err();
-    assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
+async fn one_that_breaks_while_it_is_waited_for_is_made_anew_and_told_if_that_fails() {
+    for server_is_back in [true, false] {
+        let world = start().await;
+        world.proxy.pause();
+        world.db.connect_early();
+        let asked = tokio::spawn({
+            let db = world.db.clone();
+            async move { backend(&db).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if server_is_back {
+            world.proxy.cut();
+            world.proxy.forward();
+            asked.await.unwrap().unwrap();
+        } else {
+            world.proxy.refuse();
+            let error = asked.await.unwrap().unwrap_err();
+            assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
+        }
+    }
 }
