@@ -25,9 +25,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Cases at the same time.
 const AT_ONCE: usize = 3;
 
-/// Megabytes of a text of a few parts, and of one of many.
-const SHORT: usize = 4;
-const LONG: usize = 16;
+/// Megabytes of a text of a few parts, and of one of many. What is read as a whole ([`ingest::objects::PARTS_FROM_BYTES`]) takes more.
+const SHORT: usize = 6;
+const LONG: usize = 24;
 
 /// Far more than a case takes.
 const PATIENCE: Duration = Duration::from_mins(2);
