@@ -114,7 +114,7 @@ impl HttpEmbedder {
         let space = Space { model: config.model.clone(), dimension: config.dimension };
         let requests = Semaphore::new(config.requests_max.get());
         let (retries, writes_numbers) = (RetryBudget::new("embedder"), AtomicBool::new(false));
-        Ok(Self { space, config, endpoint, retries, requests, writes_numbers })
+        Ok(Self { config, space, endpoint, retries, requests, writes_numbers })
     }
 
     /// One request, again and again until it succeeds or nothing is to be hoped for in time.
