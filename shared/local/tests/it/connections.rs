@@ -5,6 +5,7 @@ use std::time::Duration;
 use local::testkit::{TcpProxy, TestApp};
 use secrecy::ExposeSecret;
 use shared::db::{Db, DbError};
+use tokio::task::JoinHandle;
 
 struct World {
     app: TestApp,
@@ -41,6 +42,16 @@ async fn begun(world: &World) -> i32 {
     panic!("nothing connects");
 }
 
+/// Begins to connect to a server that does not answer yet, and asks.
+async fn ask_on_its_way(world: &World) -> JoinHandle<Result<i32, DbError>> {
+    world.proxy.pause();
+    world.db.connect_early();
+    let db = world.db.clone();
+    let asked = tokio::spawn(async move { backend(&db).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    asked
+}
+
 #[tokio::test]
 async fn who_asks_first_takes_the_connection_that_was_begun_made_or_on_its_way() {
     let world = start().await;
@@ -49,13 +60,7 @@ async fn who_asks_first_takes_the_connection_that_was_begun_made_or_on_its_way()
     assert_eq!(world.proxy.accepted(), 1);
 
     let world = start().await;
-    world.proxy.pause();
-    world.db.connect_early();
-    let asked = tokio::spawn({
-        let db = world.db.clone();
-        async move { backend(&db).await }
-    });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let asked = ask_on_its_way(&world).await;
     world.proxy.forward();
     asked.await.unwrap().unwrap();
     assert_eq!(world.proxy.accepted(), 1);
@@ -83,13 +88,7 @@ async fn one_that_broke_before_anybody_asked_is_made_anew() {
 async fn one_that_breaks_while_it_is_waited_for_is_made_anew_and_told_if_that_fails() {
     for server_is_back in [true, false] {
         let world = start().await;
-        world.proxy.pause();
-        world.db.connect_early();
-        let asked = tokio::spawn({
-            let db = world.db.clone();
-            async move { backend(&db).await }
-        });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let asked = ask_on_its_way(&world).await;
         if server_is_back {
             world.proxy.cut();
             world.proxy.forward();
