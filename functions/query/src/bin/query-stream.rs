@@ -8,7 +8,5 @@ use shared::{App, config::Config, secrets::SecretsManager, telemetry};
 async fn main() -> Result<(), lambda_http::Error> {
     telemetry::start();
     let config = Config::from_env(&SecretsManager::shared()).await?;
-    let app = App::new(config)?;
-    app.db.connect_early();
-    lambda_http::run_with_streaming_response(query::router(app)?).await
+    lambda_http::run_with_streaming_response(query::router(App::new(config)?)?).await
 }
